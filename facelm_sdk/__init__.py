@@ -1,0 +1,91 @@
+"""Facial landmarks that run fast: picture -> detect -> crop -> landmarks -> map back -> :class:`Face`.
+
+Names are imported when they are first used, so that ``import facelm_sdk`` costs nothing; nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from . import markup as markup
+    from .aligner import Aligner as Aligner
+    from .detector import Detections as Detections
+    from .detector import Detector as Detector
+    from .errors import ChecksumError as ChecksumError
+    from .errors import ContractError as ContractError
+    from .errors import FacelmError as FacelmError
+    from .errors import ImageError as ImageError
+    from .errors import InputError as InputError
+    from .errors import MarkupError as MarkupError
+    from .errors import MissingDependencyError as MissingDependencyError
+    from .errors import ModelError as ModelError
+    from .errors import ModelFileError as ModelFileError
+    from .errors import ParityError as ParityError
+    from .errors import ProviderError as ProviderError
+    from .errors import UnknownModelError as UnknownModelError
+    from .image import read_image as read_image
+    from .landmarker import Landmarker as Landmarker
+    from .markup import Markup as Markup
+    from .spec import ModelSpec as ModelSpec
+    from .transform import CropRecipe as CropRecipe
+    from .transform import CropTransform as CropTransform
+    from .types import Face as Face
+    from .types import ImageArray as ImageArray
+
+    __version__: str
+
+_HOMES = {
+    "aligner": ["Aligner"],
+    "detector": ["Detections", "Detector"],
+    "errors": [
+        "ChecksumError",
+        "ContractError",
+        "FacelmError",
+        "ImageError",
+        "InputError",
+        "MarkupError",
+        "MissingDependencyError",
+        "ModelError",
+        "ModelFileError",
+        "ParityError",
+        "ProviderError",
+        "UnknownModelError",
+    ],
+    "image": ["read_image"],
+    "landmarker": ["Landmarker"],
+    "markup": ["Markup"],
+    "spec": ["ModelSpec"],
+    "transform": ["CropRecipe", "CropTransform"],
+    "types": ["Face", "ImageArray"],
+}
+_EXPORTS = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [*_EXPORTS, "__version__", "markup"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _EXPORTS:
+        value = getattr(import_module(f".{_EXPORTS[name]}", __name__), name)
+    elif name == "markup":
+        value = import_module(".markup", __name__)
+    elif name == "__version__":
+        value = _version()
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def _version() -> str:
+    from importlib import metadata
+
+    try:
+        return metadata.version("facelm-sdk")
+    except metadata.PackageNotFoundError:  # used from a source tree
+        return "0+unknown"

@@ -1,0 +1,269 @@
+"""Aligner: the whole way from a picture to faces with landmarks."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import repeat
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from . import boxes as box_math
+from . import markup as markups
+from .detector import Detector, DetSize
+from .errors import InputError
+from .image import read_image
+from .landmarker import Landmarker
+from .session import Provider, Session
+from .transform import CropTransform, similarity
+from .types import Face, ImageArray
+
+logger = logging.getLogger(__name__)
+
+MEAN_KPS = np.array([(0.31, 0.42), (0.69, 0.42), (0.50, 0.62), (0.35, 0.80), (0.65, 0.80)])
+"""Where the five points lie in a face's box on average, as fractions of its width and height."""
+
+SURROUNDINGS = 2.0
+MATCHING_IOU = 0.3
+
+Color = Literal["bgr", "rgb"]
+
+_END = object()
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """A face before its landmarks: what the detector or the caller knows of it."""
+
+    bbox: NDArray[np.float32] | None
+    kps: NDArray[np.float32] | None
+    score: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    """A crop waiting for its batch, and the list its face goes to."""
+
+    faces: list[Face]
+    candidate: _Candidate
+    transform: CropTransform
+
+
+class Aligner:
+    """Picture in, faces out: detection, crops, landmarks, and back to the picture's pixels.
+
+    ``landmarks`` is an embedded model's name, a path to an .onnx, a Session or a Landmarker; ``detector`` likewise, or
+    None where boxes or points are always given. ``max_faces`` keeps the detections with the best scores. The other
+    options apply to the models opened here: ``flip`` as in Landmarker, ``det_size`` and ``det_thresh`` as in Detector,
+    ``device``, ``providers``, ``strict``, ``threads`` and ``session_options`` as in OrtSession.
+    """
+
+    def __init__(
+        self,
+        landmarks: str | os.PathLike[str] | Session | Landmarker = "lotr_m",
+        detector: str | os.PathLike[str] | Session | Detector | None = "retinaface_mnet025",
+        *,
+        flip: bool | None = None,
+        device: str = "cpu",
+        providers: Sequence[Provider] | None = None,
+        strict: bool = False,
+        det_size: DetSize = "auto",
+        det_thresh: float | None = None,
+        threads: int | None = None,
+        session_options: Any = None,
+        max_faces: int | None = None,
+    ) -> None:
+        if max_faces is not None and max_faces < 1:
+            raise InputError(f"max_faces is at least 1 or None, not {max_faces}")
+        options: dict[str, Any] = {
+            "device": device,
+            "providers": providers,
+            "strict": strict,
+            "threads": threads,
+            "session_options": session_options,
+        }
+        self.landmarker = (
+            landmarks if isinstance(landmarks, Landmarker) else Landmarker(landmarks, flip=flip, **options)
+        )
+        self.detector = (
+            detector
+            if detector is None or isinstance(detector, Detector)
+            else Detector(detector, det_size=det_size, det_thresh=det_thresh, **options)
+        )
+        self.max_faces = max_faces
+
+    def __call__(
+        self, image: Any, *, boxes: ArrayLike | None = None, kps: ArrayLike | None = None, color: Color = "bgr"
+    ) -> list[Face]:
+        """The faces of one picture, best score first; [] when there is none.
+
+        ``image`` is anything :func:`facelm_sdk.read_image` takes: (H, W, 3) uint8 BGR, a path, bytes, a PIL image.
+        Detection is skipped where ``boxes`` (k, 4) xyxy or ``kps`` (k, 5, 2) are given (one face: (4,) or (5, 2)), and
+        their order is kept. Where a model crops by five points and only boxes are given, the detector looks for the
+        points around each box; where it finds none, their mean place in the box is taken.
+
+        Raises ImageError for the picture, InputError for boxes and points.
+        """
+        return self._align([(image, boxes, kps)], color)[0]
+
+    def batch(
+        self,
+        images: Iterable[Any],
+        *,
+        boxes: Iterable[ArrayLike | None] | None = None,
+        kps: Iterable[ArrayLike | None] | None = None,
+        color: Color = "bgr",
+    ) -> list[list[Face]]:
+        """The faces of each picture. Faces of all pictures share batches; one picture at a time is held in memory.
+
+        ``boxes`` and ``kps`` hold one entry, or None, a picture; see :meth:`__call__`.
+        """
+        return self._align(_rows(images, boxes, kps), color)
+
+    def _align(self, rows: Iterable[tuple[Any, ArrayLike | None, ArrayLike | None]], color: Color) -> list[list[Face]]:
+        size = self.landmarker.size
+        crops = np.empty((self.landmarker.max_batch, size, size, 3), np.uint8)
+        pending: list[_Pending] = []
+        results: list[list[Face]] = []
+        for image, boxes, kps in rows:
+            picture = read_image(image, color)
+            results.append([])
+            for index, candidate in enumerate(self._candidates(picture, boxes, kps)):
+                transform = self._transform(candidate, index)
+                transform.warp(picture, out=crops[len(pending)])
+                pending.append(_Pending(results[-1], candidate, transform))
+                if len(pending) == len(crops):
+                    self._finish(crops, pending)
+        self._finish(crops, pending)
+        return results
+
+    def _finish(self, crops: ImageArray, pending: list[_Pending]) -> None:
+        """Run the crops that wait and hand their faces out."""
+        landmarks, scores = self.landmarker.run(crops[: len(pending)])
+        for index, one in enumerate(pending):
+            points = one.transform.invert(landmarks[index]).astype(np.float32)
+            one.faces.append(self._face(one, points, None if scores is None else scores[index].copy()))
+        pending.clear()
+
+    def _face(self, one: _Pending, points: NDArray[np.float32], scores: NDArray[np.float32] | None) -> Face:
+        markup = self.landmarker.spec.markup
+        bbox, kps = one.candidate.bbox, one.candidate.kps
+        return Face(
+            bbox=np.concatenate([points.min(axis=0), points.max(axis=0)]) if bbox is None else bbox,
+            score=one.candidate.score,
+            kps=markups.convert(points, markup, "kps5").astype(np.float32) if kps is None else kps,
+            landmarks=points,
+            scores=scores,
+            markup=markup,
+            transform=one.transform,
+        )
+
+    def _transform(self, candidate: _Candidate, index: int) -> CropTransform:
+        recipe = self.landmarker.recipe
+        box = candidate.bbox
+        if recipe.kind == "box" and box is None:
+            assert candidate.kps is not None
+            box = _box_around(candidate.kps)
+        try:
+            return recipe.transform(box, candidate.kps)
+        except InputError as error:
+            raise InputError(f"face {index}: {error}") from error
+
+    def _candidates(self, picture: ImageArray, boxes: ArrayLike | None, kps: ArrayLike | None) -> list[_Candidate]:
+        if boxes is None and kps is None:
+            return self._detected(picture)
+        box_list = None if boxes is None else list(_checked(boxes, (4,), "boxes", picture))
+        kps_list = None if kps is None else list(_checked(kps, (5, 2), "kps", picture))
+        if box_list is not None and kps_list is not None and len(box_list) != len(kps_list):
+            raise InputError(f"boxes and kps must be of as many faces; got {len(box_list)} and {len(kps_list)}")
+        if kps_list is not None:
+            return [_Candidate(box, points) for box, points in zip(box_list or repeat(None), kps_list, strict=False)]
+        assert box_list is not None
+        if self.landmarker.recipe.kind == "box":
+            return [_Candidate(box, None) for box in box_list]
+        return [_Candidate(box, self._kps_in(picture, box)) for box in box_list]
+
+    def _detected(self, picture: ImageArray) -> list[_Candidate]:
+        if self.detector is None:
+            raise InputError("this Aligner has no detector; give boxes or kps")
+        found = self.detector(picture).select(slice(0, self.max_faces))
+        return [
+            _Candidate(box, points, float(score))
+            for box, points, score in zip(found.boxes, found.kps, found.scores, strict=True)
+        ]
+
+    def _kps_in(self, picture: ImageArray, box: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The five points of the face in a given box: the detector's around it, else their mean place in it."""
+        if self.detector is not None:
+            height, width = picture.shape[:2]
+            centre, half = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]) / 2 * SURROUNDINGS
+            x1, y1 = np.floor(np.clip(centre - half, 0, None)).astype(int)
+            x2, y2 = np.ceil(np.minimum(centre + half + 1, (width, height))).astype(int)
+            found = self.detector(picture[y1:y2, x1:x2])
+            offset = np.array([x1, y1], np.float32)
+            overlaps = box_math.iou(box, found.boxes + np.tile(offset, 2))
+            if len(found) and overlaps.max() >= MATCHING_IOU:
+                return np.asarray(found.kps[int(overlaps.argmax())] + offset)
+        logger.warning("no five points found in the box %s; their mean place in it is taken", box.tolist())
+        return np.asarray(box[:2] + MEAN_KPS * (box[2:] - box[:2]), np.float32)
+
+
+def _rows(
+    images: Iterable[Any], boxes: Iterable[ArrayLike | None] | None, kps: Iterable[ArrayLike | None] | None
+) -> Iterator[tuple[Any, ArrayLike | None, ArrayLike | None]]:
+    """Each picture with its boxes and points; as many of them as there are pictures."""
+    given = {name: iter(values) for name, values in (("boxes", boxes), ("kps", kps)) if values is not None}
+    count = 0
+    for count, image in enumerate(images, start=1):
+        row: dict[str, Any] = {}
+        for name, values in given.items():
+            try:
+                row[name] = next(values)
+            except StopIteration:
+                raise InputError(
+                    f"{name} end before picture {count}; they hold one entry, or None, a picture"
+                ) from None
+        yield image, row.get("boxes"), row.get("kps")
+    for name, values in given.items():
+        if next(values, _END) is not _END:
+            raise InputError(f"{name} hold more entries than the {count} pictures")
+
+
+def _checked(values: ArrayLike, shape: tuple[int, ...], what: str, picture: ImageArray) -> NDArray[np.float32]:
+    """Boxes (k, 4) or points (k, 5, 2) of a picture as float32; one face without its axis is one of them."""
+    try:
+        array = np.asarray(values, np.float32)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{what} are not an array of numbers ({error})") from error
+    if array.shape == shape:
+        array = array[None]
+    if array.size == 0 and array.ndim <= 1 + len(shape):
+        return np.empty((0, *shape), np.float32)
+    if array.shape[1:] != shape:
+        wanted = ", ".join(map(str, shape))
+        raise InputError(f"{what} have shape (k, {wanted}) or ({wanted}); got {array.shape}")
+    height, width = picture.shape[:2]
+    for index, one in enumerate(array):
+        _check_place(one.reshape(-1, 2), f"{what}[{index}] = {one.tolist()}", width, height, is_box=shape == (4,))
+    return array
+
+
+def _check_place(points: NDArray[np.float32], what: str, width: int, height: int, *, is_box: bool) -> None:
+    if not np.isfinite(points).all():
+        raise InputError(f"{what} is not finite")
+    if is_box and not (points[1] > points[0]).all():
+        raise InputError(f"{what} has no area; a box is (x1, y1, x2, y2) with x2 > x1 and y2 > y1")
+    if (points.max(axis=0) < -0.5).any() or (points.min(axis=0) > (width - 0.5, height - 0.5)).any():
+        raise InputError(f"{what} lies outside the picture, which is {width} wide and {height} high")
+
+
+def _box_around(kps: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The upright box of a face of which only the five points are known."""
+    matrix = similarity(MEAN_KPS, kps)
+    centre = matrix[:, :2] @ (0.5, 0.5) + matrix[:, 2]
+    side = float(np.hypot(*matrix[:, 0]))
+    return np.concatenate([centre - side / 2, centre + side / 2]).astype(np.float32)

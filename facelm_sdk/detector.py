@@ -1,0 +1,206 @@
+"""Detector: a picture -> boxes, scores and five points, at the scales that the picture needs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import boxes as box_math
+from ._optional import load_cv2
+from .errors import InputError
+from .image import read_image
+from .session import Provider, Session, open_session
+from .spec import ModelSpec
+from .types import ImageArray
+
+DetSize = int | tuple[int, int] | Literal["auto"]
+"""How large the detector sees a picture: its long side, a (width, height) it is fitted into, or "auto"."""
+
+BASE_LONG_SIDE = 640
+BASE_SHORT_SIDE = 320
+MAX_UPSCALE = 2.0
+MAX_PIXELS = 4_000_000
+MIN_SIDE = 64
+
+SMALL_FACE = 40.0
+"""Detector pixels: a smallest face below this means that smaller ones may have been missed."""
+ZOOM = 2.0
+
+CONTEXT = 0.5
+FILLS_FRAME = 0.5
+"""Part of the picture's area above which a face is looked at again with a border around the picture."""
+BORDER = 0.01
+"""Part of a side within which a box counts as touching it."""
+
+MAX_IOU = 0.4
+MAX_CONTAINED = 0.8
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Detections:
+    """Faces of one picture, best score first: ``boxes`` (k, 4) xyxy, ``scores`` (k,), ``kps`` (k, 5, 2), all float32.
+
+    Coordinates are picture pixels; a box may reach a little beyond the picture.
+    """
+
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    kps: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def select(self, index: Sequence[int] | slice | NDArray[Any]) -> Detections:
+        """The detections of these indices, in this order."""
+        return Detections(self.boxes[index], self.scores[index], self.kps[index])
+
+
+class Detector:
+    """Finds faces. ``model`` is an embedded model's name, a path to an .onnx, or a Session.
+
+    ``det_size="auto"`` looks at the whole picture at about 640 pixels, again at twice that where small faces may be
+    left, and again inside a border where a face fills the frame. An int is the long side, a (width, height) the frame
+    the picture is fitted into, both in one pass. ``det_thresh`` is the score threshold (default: the model's own).
+    ``device``, ``providers``, ``strict``, ``threads``, ``session_options``: see OrtSession.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | Session = "retinaface_mnet025",
+        *,
+        det_size: DetSize = "auto",
+        det_thresh: float | None = None,
+        device: str = "cpu",
+        providers: Sequence[Provider] | None = None,
+        strict: bool = False,
+        threads: int | None = None,
+        session_options: Any = None,
+    ) -> None:
+        self.det_size = _checked_size(det_size)
+        self.session = open_session(
+            model,
+            "detection",
+            device=device,
+            providers=providers,
+            strict=strict,
+            threads=threads,
+            session_options=session_options,
+        )
+        default = self.session.spec.det_thresh
+        assert default is not None
+        self.det_thresh = default if det_thresh is None else float(det_thresh)
+        if not 0 <= self.det_thresh <= 1:
+            raise InputError(f"det_thresh is a score from 0 to 1, not {det_thresh}")
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The model's contract."""
+        return self.session.spec
+
+    def __call__(self, image: Any, *, color: Literal["bgr", "rgb"] = "bgr") -> Detections:
+        """The faces of a picture: (H, W, 3) uint8 BGR, or whatever :func:`facelm_sdk.read_image` takes."""
+        picture = read_image(image, color)
+        height, width = picture.shape[:2]
+        if self.det_size == "auto":
+            return self._auto(picture)
+        if isinstance(self.det_size, int):
+            return _merged(self._look(picture, self.det_size / max(width, height)))
+        frame = self.det_size
+        return _merged(self._look(picture, min(frame[0] / width, frame[1] / height), frame=frame))
+
+    def _auto(self, picture: ImageArray) -> Detections:
+        height, width = picture.shape[:2]
+        base = _base_scale(width, height)
+        found = self._look(picture, base)
+        passes = [found]
+        zoomed = min(ZOOM * base, 1.0, _max_scale(width, height))
+        if zoomed > base and (not len(found) or _sides(found).min() * base < SMALL_FACE):
+            passes.append(self._look(picture, zoomed))
+        if not sum(map(len, passes)) or _fills_frame(found, width, height):
+            border = ((1 - CONTEXT) / 2 * base * np.array([width, height])).astype(int)
+            frame = (round(width * base), round(height * base))
+            passes.append(self._look(picture, CONTEXT * base, frame=frame, offset=(int(border[0]), int(border[1]))))
+        return _merged(*passes)
+
+    def _look(
+        self,
+        picture: ImageArray,
+        scale: float,
+        *,
+        frame: tuple[int, int] | None = None,
+        offset: tuple[int, int] = (0, 0),
+    ) -> Detections:
+        """One pass: the picture times ``scale``, at ``offset`` (x, y) in a black (width, height) ``frame``."""
+        cv2 = load_cv2()
+        height, width = picture.shape[:2]
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        if size == (width, height):
+            resized = picture
+        else:
+            method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+            resized = cv2.resize(picture, size, interpolation=method)
+        left, top = offset
+        right = max((frame or size)[0], MIN_SIDE) - left - size[0]
+        bottom = max((frame or size)[1], MIN_SIDE) - top - size[1]
+        if (left, top, right, bottom) != (0, 0, 0, 0):
+            resized = cv2.copyMakeBorder(resized, top, max(0, bottom), left, max(0, right), cv2.BORDER_CONSTANT)
+        found = Detections(*self.session.run({"image": np.ascontiguousarray(resized)[None]}))
+        found = found.select(found.scores >= self.det_thresh)
+        # Pixel centres lie at whole numbers, so a pixel's own half is scaled too. Sides are rounded one by one.
+        zoom = np.array([size[0] / width, size[1] / height], np.float32)
+        shift = np.array(offset, np.float32)
+        kps = (found.kps - shift + 0.5) / zoom - 0.5
+        boxes = (found.boxes.reshape(-1, 2, 2) - shift + 0.5) / zoom - 0.5
+        return Detections(boxes.reshape(-1, 4), found.scores, kps)
+
+
+def _base_scale(width: int, height: int) -> float:
+    """The scale of the first pass: 640 on the long side, more where the short side would fall below 320."""
+    wanted = max(BASE_LONG_SIDE / max(width, height), BASE_SHORT_SIDE / min(width, height))
+    return min(wanted, MAX_UPSCALE, _max_scale(width, height))
+
+
+def _max_scale(width: int, height: int) -> float:
+    """The scale at which a pass would have MAX_PIXELS, a side below MIN_SIDE counted as MIN_SIDE."""
+    return min(float(np.sqrt(MAX_PIXELS / (width * height))), MAX_PIXELS / MIN_SIDE / max(width, height))
+
+
+def _sides(found: Detections) -> NDArray[np.float32]:
+    return np.asarray((found.boxes[:, 2:] - found.boxes[:, :2]).max(axis=1))
+
+
+def _fills_frame(found: Detections, width: int, height: int) -> bool:
+    """Whether a box touches two opposite borders or covers most of the picture."""
+    size = np.array([width, height])
+    touches = (found.boxes[:, :2] <= BORDER * size) & (found.boxes[:, 2:] >= (1 - BORDER) * size - 1)
+    return bool(touches.any() or (box_math.area(found.boxes) > FILLS_FRAME * width * height).any())
+
+
+def _merged(*passes: Detections) -> Detections:
+    found = Detections(
+        np.concatenate([one.boxes for one in passes]),
+        np.concatenate([one.scores for one in passes]),
+        np.concatenate([one.kps for one in passes]),
+    )
+    return found.select(box_math.merge(found.boxes, found.scores, max_iou=MAX_IOU, max_contained=MAX_CONTAINED))
+
+
+def _checked_size(det_size: Any) -> DetSize:
+    if det_size == "auto":
+        return "auto"
+    if isinstance(det_size, int) and not isinstance(det_size, bool) and det_size >= MIN_SIDE:
+        return det_size
+    if (
+        isinstance(det_size, (tuple, list))
+        and len(det_size) == 2
+        and all(isinstance(side, int) and side >= MIN_SIDE for side in det_size)
+    ):
+        return (det_size[0], det_size[1])
+    raise InputError(
+        f"det_size is 'auto', a long side or (width, height) of at least {MIN_SIDE} pixels; got {det_size!r}"
+    )

@@ -1,0 +1,108 @@
+"""Landmarker: any number of crops -> landmarks, in batches."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import markup as markups
+from .errors import InputError
+from .session import Provider, Session, open_session
+from .spec import ModelSpec
+from .transform import CropRecipe
+from .types import ImageArray
+
+
+class Landmarker:
+    """Finds landmarks in crops. ``model`` is an embedded model's name, a path to an .onnx, or a Session.
+
+    ``flip``: None as the graph does it; True averages with the mirrored crop, here where the graph does not; False asks
+    for no averaging, which a graph with averaging inside cannot do (InputError). ``max_batch`` is the most crops, the
+    mirrored ones counted, in one run. ``device``, ``providers``, ``strict``, ``threads``, ``session_options``: see
+    OrtSession.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | Session = "lotr_m",
+        *,
+        flip: bool | None = None,
+        max_batch: int = 64,
+        device: str = "cpu",
+        providers: Sequence[Provider] | None = None,
+        strict: bool = False,
+        threads: int | None = None,
+        session_options: Any = None,
+    ) -> None:
+        if max_batch < 1:
+            raise InputError(f"max_batch is at least 1, not {max_batch}")
+        self.session = open_session(
+            model,
+            "landmarks",
+            device=device,
+            providers=providers,
+            strict=strict,
+            threads=threads,
+            session_options=session_options,
+        )
+        if flip is False and self.spec.flip:
+            raise InputError(
+                f"{self.spec.name} averages with the mirrored crop inside its graph; flip=False cannot undo it"
+            )
+        self.max_batch = max_batch
+        self._flip_here = bool(flip) and not self.spec.flip
+        self._markup = markups.get(self.spec.markup)
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The model's contract."""
+        return self.session.spec
+
+    @property
+    def recipe(self) -> CropRecipe:
+        """How the model's crops are cut."""
+        assert self.spec.crop is not None
+        return self.spec.crop
+
+    @property
+    def size(self) -> int:
+        """The side S of a crop in pixels."""
+        return self.recipe.size
+
+    def __call__(self, crops: ImageArray) -> NDArray[np.float32]:
+        """Crops (n, S, S, 3) uint8 BGR -> landmarks (n, L, 2) float32, (x, y) crop pixels."""
+        return self.run(crops)[0]
+
+    def run(self, crops: ImageArray) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """As calling, and the scores (n, L) float32 in [0, 1], or None where the model has none."""
+        shape = (self.size, self.size, 3)
+        if not isinstance(crops, np.ndarray) or crops.dtype != np.uint8 or crops.shape[1:] != shape or crops.ndim != 4:
+            found = f"{crops.dtype} {crops.shape}" if isinstance(crops, np.ndarray) else type(crops).__name__
+            raise InputError(f"crops for {self.spec.name} are uint8 (n, {', '.join(map(str, shape))}); got {found}")
+        count = len(crops)
+        landmarks = np.empty((count, self.spec.num_landmarks, 2), np.float32)
+        scores = np.empty((count, self.spec.num_landmarks), np.float32) if self.spec.has_scores else None
+        step = max(1, self.max_batch // 2) if self._flip_here else self.max_batch
+        for start in range(0, count, step):
+            part = slice(start, start + step)
+            outputs = self._run_flipped(crops[part]) if self._flip_here else self._run(crops[part])
+            landmarks[part] = outputs[0]
+            if scores is not None:
+                scores[part] = outputs[1]
+        return landmarks, scores
+
+    def _run(self, crops: ImageArray) -> list[NDArray[np.float32]]:
+        return self.session.run({"crops": np.ascontiguousarray(crops)})
+
+    def _run_flipped(self, crops: ImageArray) -> list[NDArray[np.float32]]:
+        """The mean of what the crops and their mirror images give, in one batch."""
+        count = len(crops)
+        landmarks, *scores = self._run(np.concatenate([crops, crops[:, :, ::-1]]))
+        mirrored = markups.flip_points(landmarks[count:], self.size, self._markup)
+        order = list(self._markup.flip)
+        pairs = [(landmarks[:count], mirrored), *((values[:count], values[count:, order]) for values in scores)]
+        return [np.asarray((one + other) / 2, np.float32) for one, other in pairs]

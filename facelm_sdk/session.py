@@ -1,0 +1,236 @@
+"""Sessions: a model file opened for running, its contract read and checked, its provider never silently another."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from numpy.typing import NDArray
+
+from . import zoo
+from ._optional import load_onnxruntime
+from .errors import ContractError, InputError, ModelFileError, ProviderError
+from .spec import FORMAT_VERSION, METADATA_KEY, ModelSpec
+
+logger = logging.getLogger(__name__)
+
+Provider = str | tuple[str, dict[str, Any]]
+"""An execution provider as onnxruntime takes it: its name, or its name and options."""
+
+_CPU = "CPUExecutionProvider"
+
+
+@runtime_checkable
+class Session(Protocol):
+    """A model ready to run. Detector and Landmarker take anything that has these three."""
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The model's contract."""
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """The execution providers in use, first choice first."""
+
+    def run(self, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        """The outputs, in the contract's order, for inputs by name."""
+
+
+class OrtSession:
+    """A model opened with onnxruntime.
+
+    ``model`` is a path or the file's bytes. ``device`` is "cpu", "cuda" or "cuda:<index>"; ``providers``, as in
+    onnxruntime, overrides it. A provider that cannot be used is one warning with the cause, or a ProviderError with
+    ``strict=True``. ``threads`` is onnxruntime's intra-op count; for finer control give ``session_options``
+    (onnxruntime.SessionOptions) instead.
+
+    Raises MissingDependencyError, ModelFileError (missing, truncated, not ONNX) and ContractError.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | bytes,
+        *,
+        device: str = "cpu",
+        providers: Sequence[Provider] | None = None,
+        strict: bool = False,
+        threads: int | None = None,
+        session_options: Any = None,
+    ) -> None:
+        ort = load_onnxruntime()
+        self._name = "the model" if isinstance(model, bytes) else os.fspath(model)
+        if not isinstance(model, bytes) and not Path(model).is_file():
+            raise ModelFileError(f"no model file {self._name}")
+        wanted = _providers(device, providers)
+        options = _options(ort, threads, session_options)
+        self._session, problems = self._open(ort, model, wanted, options)
+        problems += [
+            f"{name} is not in use" for name in map(_name, wanted) if not problems and name not in self.providers
+        ]
+        if problems:
+            message = f"{'; '.join(problems)}; {self._name} runs on {', '.join(self.providers)}"
+            if strict:
+                raise ProviderError(message)
+            logger.warning(message)
+        self._spec = self._read_spec()
+        self._outputs = _check_signature(self._session, self._spec, self._name)
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The model's contract."""
+        return self._spec
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """The execution providers in use, first choice first."""
+        return tuple(self._session.get_providers())
+
+    def run(self, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        """The outputs, in the contract's order, for inputs by name."""
+        return list(self._session.run(self._outputs, dict(feeds)))
+
+    def _open(self, ort: Any, model: Any, wanted: list[Provider], options: Any) -> tuple[Any, list[str]]:
+        """The onnxruntime session, on the providers that work, and what kept the others from working."""
+        available = ort.get_available_providers()
+        problems = [
+            f"{_name(provider)} is not in this onnxruntime ({', '.join(available)})"
+            for provider in wanted
+            if _name(provider) not in available
+        ]
+        usable = [provider for provider in wanted if _name(provider) in available]
+        source = model if isinstance(model, bytes) else os.fspath(model)
+        if any(_name(provider) != _CPU for provider in usable):
+            try:
+                # onnxruntime's own fallback prints to stdout and hides the cause.
+                return ort.InferenceSession(source, options, providers=usable, enable_fallback=0), problems
+            except Exception as error:
+                failed = ", ".join(_name(provider) for provider in usable if _name(provider) != _CPU)
+                problems.append(f"{failed} cannot be used ({_first_line(error)})")
+        try:
+            return ort.InferenceSession(source, options, providers=[_CPU], enable_fallback=0), problems
+        except Exception as error:
+            raise ModelFileError(
+                f"{self._name} cannot be opened; it is truncated or not an ONNX model ({_first_line(error)})"
+            ) from error
+
+    def _read_spec(self) -> ModelSpec:
+        text = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+        if text is None:
+            raise ContractError(
+                f"{self._name} has no {METADATA_KEY!r} metadata; accepted are models exported by facelm-export with "
+                f"format_version {FORMAT_VERSION}"
+            )
+        try:
+            return ModelSpec.from_json(text)
+        except ContractError as error:
+            raise ContractError(f"{self._name}: {error}") from error
+
+
+def open_session(
+    model: str | os.PathLike[str] | Session, task: Literal["landmarks", "detection"], **options: Any
+) -> Session:
+    """A session for ``task``: an embedded model's name, a path to an .onnx, or a session as it is.
+
+    ``options`` are those of :class:`OrtSession`.
+    """
+    session = OrtSession(zoo.resolve(model).path, **options) if isinstance(model, (str, os.PathLike)) else model
+    if not isinstance(session, Session):
+        raise InputError(f"a model is a name, a path to an .onnx or a session, not {type(model).__name__}")
+    if session.spec.task != task:
+        raise ContractError(f"{session.spec.name} is a model for {session.spec.task}; one for {task} is needed")
+    return session
+
+
+def _providers(device: str, providers: Sequence[Provider] | None) -> list[Provider]:
+    if providers is not None:
+        if isinstance(providers, str) or not providers:
+            raise InputError(f"providers is a list such as ['{_CPU}'], as in onnxruntime; got {providers!r}")
+        return list(providers)
+    if device == "cpu":
+        return [_CPU]
+    match = re.fullmatch(r"cuda(?::(\d+))?", device)
+    if match is None:
+        raise InputError(f"device is cpu, cuda or cuda:<index>, not {device!r}; for others give providers=[...]")
+    return [("CUDAExecutionProvider", {"device_id": int(match[1] or 0)}), _CPU]
+
+
+def _name(provider: Provider) -> str:
+    return provider if isinstance(provider, str) else provider[0]
+
+
+def _options(ort: Any, threads: int | None, session_options: Any) -> Any:
+    if session_options is not None:
+        if threads is not None:
+            raise InputError("give threads or session_options, not both (session_options.intra_op_num_threads)")
+        return session_options
+    options = ort.SessionOptions()
+    options.log_severity_level = 3  # a fallback is told by this module, once
+    if threads is not None:
+        if threads < 1:
+            raise InputError(f"threads is at least 1, not {threads}")
+        options.intra_op_num_threads = threads
+    return options
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+_Signature = dict[str, tuple[str, tuple[int | None, ...]]]
+
+
+def _signature(spec: ModelSpec) -> tuple[_Signature, _Signature]:
+    """Names, element types and shapes of the inputs and outputs that the contract promises; None is any size."""
+    uint8, float32 = "tensor(uint8)", "tensor(float)"
+    if spec.task == "detection":
+        outputs: _Signature = {
+            "boxes": (float32, (None, 4)),
+            "scores": (float32, (None,)),
+            "kps": (float32, (None, 5, 2)),
+        }
+        return {"image": (uint8, (1, None, None, 3))}, outputs
+    assert spec.crop is not None
+    size, points = spec.crop.size, spec.num_landmarks
+    outputs = {"landmarks": (float32, (None, points, 2))}
+    if spec.has_scores:
+        outputs["scores"] = (float32, (None, points))
+    return {"crops": (uint8, (None, size, size, 3))}, outputs
+
+
+def _check_signature(session: Any, spec: ModelSpec, name: str) -> list[str]:
+    """Raise ContractError unless the graph has the contract's inputs and outputs; returns the outputs' names."""
+    inputs, outputs = _signature(spec)
+    for kind, wanted, nodes in (("inputs", inputs, session.get_inputs()), ("outputs", outputs, session.get_outputs())):
+        found = {node.name: (node.type, tuple(node.shape or ())) for node in nodes}
+        agrees = found.keys() == wanted.keys() and all(
+            _agrees(found[key], wanted[key], fixed_allowed=kind == "outputs") for key in wanted
+        )
+        if not agrees:
+            raise ContractError(f"{name} has {kind} {_text(found)}; its contract says {_text(wanted)}")
+    return list(outputs)
+
+
+def _agrees(
+    found: tuple[str, tuple[Any, ...]], wanted: tuple[str, tuple[int | None, ...]], *, fixed_allowed: bool
+) -> bool:
+    """Whether type and shape agree. An input must leave open what the contract does; an output may be less precise."""
+    (found_type, found_shape), (wanted_type, wanted_shape) = found, wanted
+    if found_type != wanted_type:
+        return False
+    if not found_shape and fixed_allowed:  # shape inference gave up
+        return True
+    return len(found_shape) == len(wanted_shape) and all(
+        (fixed_allowed or not isinstance(size, int)) if want is None else (not isinstance(size, int) or size == want)
+        for size, want in zip(found_shape, wanted_shape, strict=True)
+    )
+
+
+def _text(signature: Mapping[str, tuple[str, tuple[Any, ...]]]) -> str:
+    return ", ".join(
+        f"{name} {kind} ({', '.join('?' if size is None else str(size) for size in shape)})"
+        for name, (kind, shape) in signature.items()
+    )

@@ -1,0 +1,74 @@
+"""What the SDK returns: one frozen record a face."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import markup as markups
+from .errors import InputError
+from .transform import ARCFACE_112, CropTransform
+
+ImageArray = NDArray[np.uint8]
+"""A picture or crops, (..., H, W, 3) uint8, BGR unless something else is said."""
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Face:
+    """One face of a picture. All coordinates are (x, y) pixels of that picture, pixel centres at whole numbers.
+
+    ``bbox`` (4,) float32 xyxy; ``score`` the detector's, None where the caller gave the box or the points;
+    ``kps`` (5, 2) float32: image-left eye, image-right eye, nose tip, image-left and image-right mouth corner;
+    ``landmarks`` (L, 2) float32 in the order of ``markup``; ``scores`` (L,) float32 in [0, 1] or None where the network
+    has no confidence; ``transform`` the crop the landmarks were found in.
+    """
+
+    bbox: NDArray[np.float32]
+    score: float | None
+    kps: NDArray[np.float32]
+    landmarks: NDArray[np.float32]
+    scores: NDArray[np.float32] | None
+    markup: str
+    transform: CropTransform
+
+    def crop(self, image: ImageArray, size: int = 112) -> ImageArray:
+        """The ArcFace 5-point crop of ``image`` (H, W, 3) uint8: (size, size, 3), colour order as given.
+
+        The template is the 112 pixel one times ``size / 112``. As in insightface's ``norm_crop``, a size that is a
+        multiple of 128 and not of 112 uses the template moved right by 8 pixels, times ``size / 128``.
+        """
+        if size < 1:
+            raise InputError(f"a crop's size is at least 1 pixel, not {size}")
+        template = np.asarray(ARCFACE_112)
+        if size % 128 == 0 and size % 112 != 0:
+            template = (template + np.array([8.0, 0.0])) * (size / 128)
+        else:
+            template = template * (size / 112)
+        return CropTransform.from_kps5(self.kps, template, size).warp(image)
+
+    def to(self, markup: str) -> NDArray[np.float32]:
+        """The landmarks in another markup, (L', 2) float32. Raises MarkupError where no conversion exists."""
+        return markups.convert(self.landmarks, self.markup, markup).astype(np.float32)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready values, coordinates rounded to a thousandth of a pixel."""
+        return {
+            "bbox": _rounded(self.bbox),
+            "score": None if self.score is None else round(float(self.score), 3),
+            "kps": _rounded(self.kps),
+            "markup": self.markup,
+            "landmarks": _rounded(self.landmarks),
+            "scores": None if self.scores is None else _rounded(self.scores),
+        }
+
+    def __repr__(self) -> str:
+        box = ", ".join(f"{value:.1f}" for value in self.bbox)
+        score = "given" if self.score is None else f"{self.score:.3f}"
+        return f"Face(bbox=[{box}], score={score}, landmarks={self.markup} {self.landmarks.shape})"
+
+
+def _rounded(values: NDArray[np.float32]) -> Any:
+    return np.round(values.astype(np.float64), 3).tolist()

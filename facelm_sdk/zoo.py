@@ -1,0 +1,94 @@
+"""Model names -> files: the embedded models and their checksums, and models of the user's own by path."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import ChecksumError, ModelFileError, UnknownModelError
+
+_WEIGHTS = Path(__file__).parent / "weights"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelEntry:
+    """One line of the manifest of embedded models."""
+
+    name: str
+    file: str
+    sha256: str
+    task: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFile:
+    """A model file that was found; ``sha256`` is the one it was checked against, or None."""
+
+    path: Path
+    name: str
+    sha256: str | None
+
+
+def list_models() -> list[ModelEntry]:
+    """The models inside the package."""
+    manifest = _WEIGHTS / "manifest.json"
+    if not manifest.is_file():
+        return []
+    return [ModelEntry(**entry) for entry in json.loads(manifest.read_text("utf-8"))["models"]]
+
+
+def resolve(name_or_path: str | os.PathLike[str], sha256: str | None = None) -> ModelFile:
+    """The file of an embedded model's name, or of a path that ends in .onnx.
+
+    Embedded files are checked against the manifest, any file against ``sha256`` where it is given. Raises
+    UnknownModelError, ModelFileError (no such file) or ChecksumError.
+    """
+    text = os.fspath(name_or_path)
+    if text.lower().endswith(".onnx"):
+        path = Path(text).expanduser()
+        if not path.is_file():
+            raise ModelFileError(f"no model file {text}")
+        if sha256 is not None:
+            verify(path, sha256)
+        return ModelFile(path, path.stem, sha256)
+    entries = {entry.name: entry for entry in list_models()}
+    if text not in entries:
+        known = ", ".join(entries) or "none"
+        raise UnknownModelError(
+            f"no embedded model {text!r}; there are: {known}; a model of your own is a path to an .onnx"
+        )
+    entry = entries[text]
+    path = _WEIGHTS / entry.file
+    if not path.is_file():
+        raise ModelFileError(
+            f"the file {entry.file} of model {text!r} is missing from the package; reinstall facelm-sdk"
+        )
+    for digest in {entry.sha256, sha256 or entry.sha256}:
+        verify(path, digest)
+    return ModelFile(path, entry.name, entry.sha256)
+
+
+def verify(path: Path, sha256: str) -> None:
+    """Raise ChecksumError unless the file has that sha256 (hexadecimal)."""
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if found != sha256.lower():
+        raise ChecksumError(
+            f"{path.name} has sha256 {found}, expected {sha256}: the file is damaged or another version"
+        )
+
+
+def cache_dir() -> Path:
+    """Where cached files go: ``FACELM_CACHE``, or ``facelm`` in the platform's cache folder. Nothing is created."""
+    if configured := os.environ.get("FACELM_CACHE"):
+        return Path(configured).expanduser()
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "facelm"

@@ -1,0 +1,1 @@
+"""Visual backbones shared by the architectures."""

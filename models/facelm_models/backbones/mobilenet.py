@@ -1,0 +1,107 @@
+"""MobileNetV2 (Sandler et al. 2018) and the 0.25-width MobileNetV1 of RetinaFace."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+
+class ConvBNReLU6(nn.Sequential):
+    def __init__(self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1, groups: int = 1) -> None:
+        super().__init__(
+            nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU6(inplace=True),
+        )
+
+
+class InvertedResidual(nn.Module):
+    """Expand, filter depthwise, project; with a skip where shape allows."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        hidden = inputs * expansion
+        self.skip = stride == 1 and inputs == outputs
+        self.layers = nn.Sequential(
+            *([ConvBNReLU6(inputs, hidden, kernel=1)] if expansion != 1 else []),
+            ConvBNReLU6(hidden, hidden, stride=stride, groups=hidden),
+            nn.Conv2d(hidden, outputs, 1, bias=False),
+            nn.BatchNorm2d(outputs),
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.layers(x) if self.skip else self.layers(x)
+
+
+# (expansion, channels, repeats, stride of the first), table 2 of the MobileNetV2 paper
+STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+
+
+class MobileNetV2(nn.Module):
+    """Feature extractor of width 1.0, stride 32, 1280 channels; no classifier."""
+
+    channels = 1280
+    stride = 32
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [ConvBNReLU6(3, 32, stride=2)]
+        inputs = 32
+        for expansion, outputs, repeats, stride in STAGES:
+            for i in range(repeats):
+                layers.append(InvertedResidual(inputs, outputs, stride if i == 0 else 1, expansion))
+                inputs = outputs
+        layers.append(ConvBNReLU6(inputs, self.channels, kernel=1))
+        self.layers = nn.Sequential(*layers)
+
+    def forward(
+        self,
+        x: torch.Tensor,  # (n, 3, S, S)
+    ) -> torch.Tensor:  # (n, 1280, S/32, S/32)
+        out: torch.Tensor = self.layers(x)
+        return out
+
+
+def conv_bn(inputs: int, outputs: int, stride: int, leaky: float) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.LeakyReLU(leaky, inplace=True),
+    )
+
+
+def conv_dw(inputs: int, outputs: int, stride: int, leaky: float) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, inputs, 3, stride, 1, groups=inputs, bias=False),
+        nn.BatchNorm2d(inputs),
+        nn.LeakyReLU(leaky, inplace=True),
+        nn.Conv2d(inputs, outputs, 1, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.LeakyReLU(leaky, inplace=True),
+    )
+
+
+class MobileNetV1x025(nn.Module):
+    """MobileNetV1 of width 0.25, returning the maps of stride 8, 16 and 32 with 64, 128 and 256 channels."""
+
+    channels = (64, 128, 256)
+
+    def __init__(self, leaky: float = 0.1) -> None:
+        super().__init__()
+        self.stage1 = nn.Sequential(
+            conv_bn(3, 8, 2, leaky),
+            conv_dw(8, 16, 1, leaky),
+            conv_dw(16, 32, 2, leaky),
+            conv_dw(32, 32, 1, leaky),
+            conv_dw(32, 64, 2, leaky),
+            conv_dw(64, 64, 1, leaky),
+        )
+        self.stage2 = nn.Sequential(
+            conv_dw(64, 128, 2, leaky), *(conv_dw(128, 128, 1, leaky) for _ in range(5))
+        )
+        self.stage3 = nn.Sequential(conv_dw(128, 256, 2, leaky), conv_dw(256, 256, 1, leaky))
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        c3 = self.stage1(x)
+        c4 = self.stage2(c3)
+        return c3, c4, self.stage3(c4)

@@ -1,0 +1,168 @@
+"""RetinaFace: single-stage face detection with five points (Deng et al. 2019).
+
+Module names are those of the widely used PyTorch checkpoints, so that a state dict of theirs fits key for key. The
+paper's dense 3D branch is left out, as it is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from .backbones.mobilenet import MobileNetV1x025
+from .registry import ModelInfo, register
+
+STRIDES = (8, 16, 32)
+VARIANCES = (0.1, 0.2)
+
+
+@dataclass(frozen=True)
+class RetinaFaceConfig:
+    """``min_sizes``: sides in pixels of the square priors of each stride; ``leaky``: slope of the activations below 0."""
+
+    channels: int = 64
+    leaky: float = 0.1
+    min_sizes: tuple[tuple[int, ...], ...] = ((16, 32), (64, 128), (256, 512))
+
+
+def conv_bn(inputs: int, outputs: int, kernel: int = 3, leaky: float | None = None) -> nn.Sequential:
+    layers: list[nn.Module] = [
+        nn.Conv2d(inputs, outputs, kernel, 1, kernel // 2, bias=False),
+        nn.BatchNorm2d(outputs),
+    ]
+    if leaky is not None:
+        layers.append(nn.LeakyReLU(leaky, inplace=True))
+    return nn.Sequential(*layers)
+
+
+class FPN(nn.Module):
+    """Top-down feature pyramid over three maps."""
+
+    def __init__(self, inputs: Sequence[int], outputs: int, leaky: float) -> None:
+        super().__init__()
+        self.output1, self.output2, self.output3 = (conv_bn(c, outputs, 1, leaky) for c in inputs)
+        self.merge1, self.merge2 = (conv_bn(outputs, outputs, 3, leaky) for _ in range(2))
+
+    def forward(self, maps: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        p3, p4, p5 = self.output1(maps[0]), self.output2(maps[1]), self.output3(maps[2])
+        p4 = self.merge2(p4 + F.interpolate(p5, size=p4.shape[2:], mode="nearest"))
+        p3 = self.merge1(p3 + F.interpolate(p4, size=p3.shape[2:], mode="nearest"))
+        return p3, p4, p5
+
+
+class SSH(nn.Module):
+    """Context module: 3x3, 5x5 and 7x7 receptive fields from stacked 3x3 convolutions."""
+
+    def __init__(self, channels: int, leaky: float) -> None:
+        super().__init__()
+        self.conv3X3 = conv_bn(channels, channels // 2)
+        self.conv5X5_1 = conv_bn(channels, channels // 4, leaky=leaky)
+        self.conv5X5_2 = conv_bn(channels // 4, channels // 4)
+        self.conv7X7_2 = conv_bn(channels // 4, channels // 4, leaky=leaky)
+        self.conv7x7_3 = conv_bn(channels // 4, channels // 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        shared = self.conv5X5_1(x)
+        parts = (self.conv3X3(x), self.conv5X5_2(shared), self.conv7x7_3(self.conv7X7_2(shared)))
+        return F.relu(torch.cat(parts, 1))
+
+
+class Head(nn.Module):
+    """One 1x1 convolution; ``values`` outputs for each of a cell's priors."""
+
+    def __init__(self, channels: int, priors: int, values: int) -> None:
+        super().__init__()
+        self.values = values
+        self.conv1x1 = nn.Conv2d(channels, priors * values, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:  # (n, cells * priors, values)
+        return self.conv1x1(x).permute(0, 2, 3, 1).flatten(1).unflatten(1, (-1, self.values))
+
+
+class RetinaFace(nn.Module):
+    """``forward``: float (n, 3, H, W), BGR less its mean -> encoded boxes (n, p, 4), logits (n, p, 2), points (n, p, 10).
+
+    p runs over strides, then rows, columns and priors of a cell, as :func:`priors` does.
+    """
+
+    def __init__(self, config: RetinaFaceConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.body = MobileNetV1x025(config.leaky)
+        self.fpn = FPN(self.body.channels, config.channels, config.leaky)
+        self.ssh1, self.ssh2, self.ssh3 = (SSH(config.channels, config.leaky) for _ in range(3))
+        counts = [len(sizes) for sizes in config.min_sizes]
+        self.ClassHead = nn.ModuleList(Head(config.channels, n, 2) for n in counts)
+        self.BboxHead = nn.ModuleList(Head(config.channels, n, 4) for n in counts)
+        self.LandmarkHead = nn.ModuleList(Head(config.channels, n, 10) for n in counts)
+
+    def forward(
+        self,
+        images: torch.Tensor,  # (n, 3, H, W)
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        maps = [ssh(p) for ssh, p in zip((self.ssh1, self.ssh2, self.ssh3), self.fpn(self.body(images)), strict=True)]
+        boxes, logits, points = (
+            torch.cat([head(x) for head, x in zip(heads, maps, strict=True)], 1)
+            for heads in (self.BboxHead, self.ClassHead, self.LandmarkHead)
+        )
+        return boxes, logits, points
+
+
+def priors(
+    height: int,
+    width: int,
+    min_sizes: Sequence[Sequence[int]],
+) -> torch.Tensor:  # (p, 4): centre x, centre y, width, height in pixels, edges of the picture at 0 and its size
+    """The priors of a picture, in the order of RetinaFace's outputs."""
+    rows = []
+    for stride, sizes in zip(STRIDES, min_sizes, strict=True):
+        y = torch.arange(-(-height // stride)) * stride + stride / 2
+        x = torch.arange(-(-width // stride)) * stride + stride / 2
+        cells = torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], -1).reshape(-1, 1, 2)  # (cells, 1, 2)
+        side = torch.tensor(sizes, dtype=torch.float32).view(1, -1, 1).expand(len(cells), -1, 2)
+        rows.append(torch.cat([cells.expand(-1, len(sizes), -1), side], -1).reshape(-1, 4))
+    return torch.cat(rows)
+
+
+def decode_boxes(encoded: torch.Tensor, prior: torch.Tensor) -> torch.Tensor:
+    """Encoded (..., p, 4) to xyxy in pixels."""
+    centre = prior[:, :2] + encoded[..., :2] * VARIANCES[0] * prior[:, 2:]
+    half = prior[:, 2:] * torch.exp(encoded[..., 2:] * VARIANCES[1]) / 2
+    return torch.cat([centre - half, centre + half], -1)
+
+
+def encode_boxes(boxes: torch.Tensor, prior: torch.Tensor) -> torch.Tensor:
+    """The inverse of :func:`decode_boxes`; boxes (p, 4) xyxy."""
+    centre = ((boxes[:, :2] + boxes[:, 2:]) / 2 - prior[:, :2]) / (VARIANCES[0] * prior[:, 2:])
+    size = torch.log((boxes[:, 2:] - boxes[:, :2]) / prior[:, 2:]) / VARIANCES[1]
+    return torch.cat([centre, size], -1)
+
+
+def decode_points(encoded: torch.Tensor, prior: torch.Tensor) -> torch.Tensor:
+    """Encoded (..., p, 10) to (..., p, 5, 2) in pixels."""
+    offsets = encoded.unflatten(-1, (5, 2)) * VARIANCES[0] * prior[:, None, 2:]
+    return prior[:, None, :2] + offsets
+
+
+def encode_points(points: torch.Tensor, prior: torch.Tensor) -> torch.Tensor:
+    """The inverse of :func:`decode_points`; points (p, 5, 2)."""
+    return ((points - prior[:, None, :2]) / (VARIANCES[0] * prior[:, None, 2:])).flatten(-2)
+
+
+register(
+    ModelInfo(
+        name="retinaface_mnet025",
+        task="detection",
+        build=RetinaFace,
+        config=RetinaFaceConfig(),
+        input_size=640,
+        channels="bgr",
+        mean=(104.0, 117.0, 123.0),
+        std=(1.0, 1.0, 1.0),
+        paper="RetinaFace: Single-stage Dense Face Localisation in the Wild; MobileNet-0.25 as in its public code",
+    )
+)

@@ -1,0 +1,146 @@
+"""Crop geometry."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from facelm_sdk.errors import ContractError, InputError
+from facelm_sdk.transform import ARCFACE_112, CropRecipe, CropTransform, kps5_recipe, similarity
+
+angles = st.floats(-np.pi, np.pi)
+scales = st.floats(0.05, 20)
+shifts = st.tuples(st.floats(-2000, 2000), st.floats(-2000, 2000))
+
+
+def rotation(angle: float, scale: float) -> np.ndarray:
+    return scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+
+
+@settings(max_examples=50, deadline=None)
+@given(angles, scales, shifts)
+def test_similarity_recovers_a_known_one(angle, scale, shift):
+    source = np.asarray(ARCFACE_112)
+    target = source @ rotation(angle, scale).T + shift
+    found = similarity(source, target)
+    np.testing.assert_allclose(found[:, :2], rotation(angle, scale), rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(found[:, 2], shift, rtol=1e-6, atol=1e-6)
+
+
+@settings(max_examples=50, deadline=None)
+@given(angles, scales, shifts)
+def test_inverse_undoes_the_transform(angle, scale, shift):
+    kps = np.asarray(ARCFACE_112) @ rotation(angle, scale).T + shift
+    transform = kps5_recipe(192, zoom=0.8).transform(kps=kps)
+    points = np.random.default_rng(0).uniform(0, 192, (68, 2))
+    np.testing.assert_allclose(transform.apply(transform.invert(points)), points, atol=1e-6)
+    assert transform.scale == pytest.approx(192 * 0.8 / 112 / scale, rel=1e-6)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.tuples(st.floats(-500, 500), st.floats(-500, 500)),
+    st.floats(2, 900),
+    st.floats(2, 900),
+    st.sampled_from(["max", "min", "mean"]),
+    st.floats(0.5, 3),
+)
+def test_box_recipe_is_centred_and_as_wide_as_it_says(corner, width, height, side, scale):
+    box = np.array([*corner, corner[0] + width, corner[1] + height])
+    transform = CropTransform.from_box(box, 128, side=side, scale=scale)
+    np.testing.assert_allclose(transform.apply((box[:2] + box[2:]) / 2), [63.5, 63.5], atol=1e-6)
+    length = {"max": max(width, height), "min": min(width, height), "mean": (width + height) / 2}[side] * scale
+    assert transform.scale == pytest.approx(128 / length)
+
+
+def test_points_keep_float32_and_integers_become_it():
+    transform = CropTransform.from_box([0, 0, 10, 10], 10)
+    assert transform.apply(np.zeros((2, 2), np.float32)).dtype == np.float32
+    assert transform.apply(np.zeros((2, 2), np.int64)).dtype == np.float32
+    assert transform.apply(np.zeros((2, 2))).dtype == np.float64
+
+
+@pytest.mark.parametrize("zoom", [1.0, 0.5, 0.24, 0.11])
+def test_pixels_and_points_agree(zoom):
+    """A blob's centre in the warped crop is where apply() puts it, shrunk or not."""
+    y, x = np.mgrid[0:600, 0:800]
+    centre = np.array([431.3, 222.8])
+    blob = 255 * np.exp(-((x - centre[0]) ** 2 + (y - centre[1]) ** 2) / (2 * 30.0**2))
+    picture = np.repeat(np.rint(blob).astype(np.uint8)[..., None], 3, axis=2)
+    size = 64
+    half = size / zoom / 2
+    box = [centre[0] - half + 20, centre[1] - half - 10, centre[0] + half + 20, centre[1] + half - 10]
+    transform = CropTransform.from_box(box, size)
+    crop = transform.warp(picture)[..., 0].astype(float)
+    ys, xs = np.mgrid[0:size, 0:size]
+    found = np.array([(xs * crop).sum(), (ys * crop).sum()]) / crop.sum()
+    expected = transform.apply(centre)
+    inside = 3 * 30 * zoom < size / 2 - 21 * zoom  # the blob's tails are cut otherwise
+    assert inside is False or np.abs(found - expected).max() < 0.1
+
+
+def test_warp_fills_out_in_place():
+    picture = np.random.default_rng(0).integers(0, 255, (90, 120, 3), np.uint8)
+    transform = CropTransform.from_box([10, 10, 80, 80], 32)
+    batch = np.zeros((2, 32, 32, 3), np.uint8)
+    transform.warp(picture, out=batch[1])
+    np.testing.assert_array_equal(batch[1], transform.warp(picture))
+    assert not batch[0].any()
+
+
+def test_identity_recipe_is_the_arcface_crop():
+    recipe = kps5_recipe(112)
+    np.testing.assert_allclose(recipe.template, ARCFACE_112, atol=1e-4)
+
+
+def test_recipe_survives_its_dict():
+    for recipe in (kps5_recipe(192, zoom=0.7, shift=(0, 4)), CropRecipe(256, "box", side="min", scale=1.2, shift=(0, 0.1))):
+        assert CropRecipe.from_dict(recipe.to_dict()) == recipe
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"size": 0, "kind": "box"},
+        {"size": 64, "kind": "kps5"},
+        {"size": 64, "kind": "kps5", "template": [[0, 0]] * 4},
+        {"size": 64, "kind": "round"},
+        {"size": 64, "kind": "box", "side": "long"},
+        {"size": 64, "kind": "box", "scale": 0},
+        {"size": 64, "kind": "box", "margin": 1},
+        {"kind": "box"},
+    ],
+)
+def test_bad_recipes(values):
+    with pytest.raises(ContractError):
+        CropRecipe.from_dict(values)
+
+
+@pytest.mark.parametrize("kps", [np.full((5, 2), np.nan), np.zeros((5, 2)), np.zeros((4, 2))])
+def test_bad_points(kps):
+    with pytest.raises(InputError):
+        kps5_recipe(112).transform(kps=kps)
+
+
+@pytest.mark.parametrize("box", [[0, 0, 0, 5], [5, 5, 0, 9], [np.nan, 0, 1, 1], [0, 0, 1]])
+def test_bad_boxes(box):
+    with pytest.raises(InputError):
+        CropTransform.from_box(box, 64)
+
+
+def test_a_recipe_says_what_it_needs():
+    with pytest.raises(InputError, match="five points"):
+        kps5_recipe(112).transform(box=[0, 0, 9, 9])
+    with pytest.raises(InputError, match="box"):
+        CropRecipe(64, "box").transform(kps=ARCFACE_112)
+
+
+def test_very_wide_pictures_are_cropped():
+    picture = np.zeros((200, 33000, 3), np.uint8)
+    cv2.circle(picture, (32500, 100), 20, (255, 255, 255), -1)
+    crop = CropTransform.from_box([32450, 50, 32550, 150], 100).warp(picture)
+    assert crop[50, 50].tolist() == [255, 255, 255]
+    assert crop[0, 0].tolist() == [0, 0, 0]

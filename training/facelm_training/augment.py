@@ -1,0 +1,84 @@
+"""Augmentations on uint8 BGR pictures. Every draw comes from the generator given, so a run can be repeated."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Image = NDArray[np.uint8]
+
+
+def photometric(image: Image, rng: np.random.Generator, strength: float = 1.0) -> Image:
+    """Contrast, brightness, gamma, colour cast and sometimes grey, through one table per channel."""
+    x = np.arange(256, dtype=np.float32) / 255
+    gain, bias = np.exp(rng.normal(0, 0.2 * strength)), rng.normal(0, 0.1 * strength)
+    gamma = np.exp(rng.normal(0, 0.25 * strength))
+    cast = np.exp(rng.normal(0, 0.06 * strength, 3))
+    table = np.clip(((x[:, None] ** gamma) - 0.5) * gain * cast + 0.5 + bias, 0, 1)
+    image = cv2.LUT(image, (255 * table).astype(np.uint8).reshape(256, 1, 3))  # type: ignore[assignment]
+    if rng.random() < 0.12:
+        image = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)  # type: ignore[assignment]
+    return image
+
+
+def degrade(image: Image, rng: np.random.Generator, lowest: float = 0.25) -> Image:
+    """What cameras and codecs do: loss of resolution down to ``lowest``, motion or focus blur, noise, JPEG."""
+    height, width = image.shape[:2]
+    if rng.random() < 0.4:
+        factor = rng.uniform(lowest, 0.9)
+        small = cv2.resize(image, (max(2, int(width * factor)), max(2, int(height * factor))), None, 0, 0, cv2.INTER_AREA)
+        up = (cv2.INTER_LINEAR, cv2.INTER_CUBIC)[int(rng.integers(2))]
+        image = cv2.resize(small, (width, height), None, 0, 0, up)  # type: ignore[assignment]
+    draw = rng.random()
+    if draw < 0.15:
+        image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 2.0))  # type: ignore[assignment]
+    elif draw < 0.25:
+        length = int(rng.integers(3, 9))
+        kernel = np.zeros((length, length), np.float32)
+        angle, half = rng.uniform(0, np.pi), (length - 1) / 2
+        step = half * np.array([np.cos(angle), np.sin(angle)])
+        a, b = np.round(half - step).astype(int), np.round(half + step).astype(int)
+        cv2.line(kernel, a.tolist(), b.tolist(), 1.0)
+        image = cv2.filter2D(image, -1, kernel / kernel.sum())  # type: ignore[assignment]
+    if rng.random() < 0.2:
+        noise = rng.normal(0, rng.uniform(2, 14), (height, width, 1)).astype(np.float32)
+        image = np.clip(image + noise, 0, 255).astype(np.uint8)
+    if rng.random() < 0.2:
+        _, blob = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(15, 80))])
+        image = cv2.imdecode(blob, cv2.IMREAD_COLOR)  # type: ignore[assignment]
+    return image
+
+
+def occlude(image: Image, rng: np.random.Generator, other: Image) -> Image:
+    """Cover a random rectangle of up to a third of the side with a flat colour or a piece of ``other`` (same size)."""
+    size = image.shape[0]
+    width, height = (int(v) for v in rng.uniform(0.08, 0.38, 2) * size)
+    x, y = int(rng.integers(0, size - width)), int(rng.integers(0, size - height))
+    image = image.copy()
+    if rng.random() < 0.5:
+        image[y : y + height, x : x + width] = rng.integers(0, 256, 3)
+    else:
+        u, v = int(rng.integers(0, size - width)), int(rng.integers(0, size - height))
+        image[y : y + height, x : x + width] = other[v : v + height, u : u + width]
+    return image
+
+
+def jitter_matrix(
+    matrix: NDArray[np.float64],  # (2, 3) picture -> crop
+    size: int,
+    rng: np.random.Generator,
+    *,
+    degrees: float = 12.0,
+    scale: float = 0.08,
+    shift: float = 0.03,
+) -> NDArray[np.float64]:
+    """The crop's matrix followed by a random rotation, scale and shift about the crop's centre (standard deviations)."""
+    spread = 1.8 if rng.random() < 0.15 else 1.0  # a few far off
+    angle = np.deg2rad(rng.normal(0, degrees * spread))
+    zoom = np.exp(rng.normal(0, scale * spread))
+    centre = (size - 1) / 2
+    cos, sin = zoom * np.cos(angle), zoom * np.sin(angle)
+    linear = np.array([[cos, -sin], [sin, cos]])
+    moved = centre - linear @ np.array([centre, centre]) + rng.normal(0, shift * spread * size, 2)
+    return np.concatenate([linear @ matrix[:, :2], (linear @ matrix[:, 2] + moved)[:, None]], axis=1)

@@ -1,0 +1,42 @@
+"""``facelm train NAME``: make the weights of an embedded model from the training data."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def train_command(
+    name: Annotated[str, typer.Argument(help="a recipe: lotr_m or retinaface_mnet025")],
+    data: Annotated[Path, typer.Option(help="the training data folder")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="where checkpoints and logs go; an earlier run there resumes")],
+    threads: Annotated[int | None, typer.Option(help="CPU threads; default: all")] = None,
+) -> None:
+    """Train an embedded model from random weights; writes OUT/NAME.safetensors and the evaluation beside it."""
+    import cv2
+    import torch
+    from safetensors.torch import save_file
+
+    from .detection import DetectionRecipe, train_detector
+    from .landmarks import train_landmarks
+    from .loop import write_atomically
+    from .recipes import RECIPES
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    cv2.setNumThreads(1)  # batches are made beside the network, which has the cores
+    if threads:
+        torch.set_num_threads(threads)
+    recipe = RECIPES[name]
+    if isinstance(recipe, DetectionRecipe):
+        model = train_detector(recipe, data, out)
+    else:
+        model = train_landmarks(recipe, data, out)
+    state = {key: value.contiguous() for key, value in model.state_dict().items() if "num_batches" not in key}
+    write_atomically(out / f"{name}.safetensors", lambda path: save_file(state, path))
+
+
+def main() -> None:
+    typer.run(train_command)

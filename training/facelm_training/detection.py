@@ -1,0 +1,246 @@
+"""Training of RetinaFace on pictures composed from frames: single faces of any size, and mosaics of many."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from facelm_models import create, info
+from facelm_models.losses import multibox
+from facelm_models.retinaface import RetinaFace, decode_boxes, encode_boxes, encode_points, priors
+from facelm_sdk import markup as markups
+from facelm_sdk.transform import CropTransform
+
+from .augment import degrade, photometric
+from .data import Frame, detection_frames
+from .fast import speed_up
+from .loop import Schedule, train
+
+Float = NDArray[np.float32]
+KPS_FLIP = list(markups.get("kps5").flip)
+
+
+@dataclass(frozen=True)
+class DetectionRecipe:
+    """How a detector's weights are made.
+
+    ``sure``: teacher's score from which a box counts as a face; below it, it is neither face nor background.
+    ``faces``: smallest and largest face of a composed picture, in pixels of its ``size``.
+    """
+
+    model: str
+    schedule: Schedule
+    size: int = 320
+    seed: int = 0
+    sure: float = 0.8
+    faces: tuple[float, float] = (11.0, 380.0)
+    smallest: float = 9.0
+    mosaic: float = 0.5
+    background: float = 0.12
+    match: float = 0.35
+    evaluate_every: int = 500
+
+
+@dataclass(slots=True)
+class Scene:
+    """A composed picture and what is in it; a face that is ``doubtful`` is neither face nor background."""
+
+    image: NDArray[np.uint8]
+    boxes: Float  # (k, 4)
+    kps: Float  # (k, 5, 2), NaN where unknown
+    doubtful: NDArray[np.bool_]  # (k,)
+
+
+def iou(a: Float, b: Float) -> Float:
+    """Intersection over union of xyxy boxes (n, 4) and (m, 4): (n, m)."""
+    corner = np.maximum(a[:, None, :2], b[None, :, :2]), np.minimum(a[:, None, 2:], b[None, :, 2:])
+    both = np.clip(corner[1] - corner[0], 0, None).prod(-1)
+    area_a, area_b = ((x[:, 2:] - x[:, :2]).prod(-1) for x in (a, b))
+    return np.asarray(both / np.maximum(area_a[:, None] + area_b[None] - both, 1e-9), np.float32)
+
+
+class DetectionTask:
+    """Composed pictures, prior matching and the multi-box loss."""
+
+    def __init__(self, model: RetinaFace, recipe: DetectionRecipe, frames: list[Frame], val: list[Frame]) -> None:
+        self.model, self.recipe, self.frames, self.val = speed_up(model), recipe, frames, val
+        self.priors = priors(recipe.size, recipe.size, model.config.min_sizes)
+        centre, side = self.priors[:, :2].numpy(), self.priors[:, 2:].numpy()
+        self.prior_boxes = np.concatenate([centre - side / 2, centre + side / 2], 1)
+        sure = [bool((f.scores >= recipe.sure).any()) for f in frames]
+        self.with_face = np.flatnonzero(sure)
+        self.scenery = np.array([i for i, f in enumerate(frames) if f.name.startswith("bsds") and not sure[i]])
+        self.mean = torch.tensor(info(recipe.model).mean).view(1, 3, 1, 1)
+
+    def _place(self, frame: Frame, size: int, face: float, rng: np.random.Generator, target: NDArray[np.uint8]) -> Scene:
+        """``frame`` drawn over ``target`` (size, size, 3), scaled so that one of its faces is ``face`` pixels."""
+        image, boxes, kps = frame.image(), frame.boxes.astype(np.float64), frame.kps.astype(np.float64)
+        sides = np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(-1)) if len(boxes) else np.array([max(image.shape[:2]) / 3])
+        sure = np.flatnonzero(frame.scores >= self.recipe.sure)
+        # by area: the teacher's rare false faces are small
+        chosen = int(rng.choice(sure, p=sides[sure] ** 2 / (sides[sure] ** 2).sum())) if len(sure) else None
+        scale = face / float(sides[chosen if chosen is not None else 0])
+        height, width = image.shape[:2]
+        anchor = boxes[chosen].reshape(2, 2).mean(0) if chosen is not None else np.array([width, height]) / 2
+        angle = np.deg2rad(rng.normal(0, 10) * (2.5 if rng.random() < 0.15 else 1))
+        linear = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        room = max(0.0, size - face) / 2 + 0.15 * min(face, size)
+        where = size / 2 + rng.uniform(-room, room, 2)
+        matrix = np.concatenate([linear, (where - linear @ anchor)[:, None]], 1)
+        transform = CropTransform(matrix, size)
+        warped = transform.warp(image)
+        mask = np.zeros((size, size), np.uint8)
+        corners = transform.apply(np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float64))
+        cv2.fillConvexPoly(mask, np.round(corners).astype(np.int32), 1)
+        np.copyto(target, warped, where=mask[..., None] > 0)
+        centres = transform.apply((boxes[:, :2] + boxes[:, 2:]) / 2)
+        half = (boxes[:, 2:] - boxes[:, :2]) * scale / 2
+        placed = np.concatenate([centres - half, centres + half], 1)
+        visible = np.clip(placed, 0, size)
+        share = (visible[:, 2:] - visible[:, :2]).prod(-1) / np.maximum((placed[:, 2:] - placed[:, :2]).prod(-1), 1e-9)
+        doubtful = (frame.scores < self.recipe.sure) | (share < 0.55)
+        doubtful |= np.sqrt((visible[:, 2:] - visible[:, :2]).prod(-1)) < self.recipe.smallest
+        keep = share > 0.1
+        points = transform.apply(kps)
+        return Scene(target, visible[keep].astype(np.float32), points[keep].astype(np.float32), doubtful[keep])
+
+    def _random(self, indices: NDArray[np.int64], rng: np.random.Generator) -> Frame:
+        return self.frames[int(indices[rng.integers(len(indices))])]
+
+    def _backdrop(self, size: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+        draw = rng.random()
+        if draw < 0.25:
+            return np.full((size, size, 3), rng.integers(0, 256, 3) if draw < 0.15 else 0, np.uint8)
+        target = np.zeros((size, size, 3), np.uint8)
+        image = self._random(self.scenery, rng).image()
+        height, width = image.shape[:2]
+        side = int(rng.uniform(0.35, 1.0) * min(height, width))
+        y, x = int(rng.integers(0, height - side + 1)), int(rng.integers(0, width - side + 1))
+        cv2.resize(image[y : y + side, x : x + side], (size, size), dst=target, interpolation=cv2.INTER_AREA)
+        return target
+
+    def compose(self, rng: np.random.Generator, first: int) -> Scene:
+        """A training picture around frame ``first``."""
+        size, (low, high) = self.recipe.size, self.recipe.faces
+        image = self._backdrop(size, rng)
+        if rng.random() < self.recipe.background:
+            empty = np.zeros((0, 4), np.float32)
+            scene = Scene(image, empty, np.zeros((0, 5, 2), np.float32), np.zeros(0, np.bool_))
+        elif rng.random() < self.recipe.mosaic:
+            cells = int(rng.choice([2, 2, 3, 4]))
+            side = size // cells
+            parts = []
+            for i in range(cells * cells):
+                if i and rng.random() < 0.15:
+                    continue
+                frame = self.frames[first] if i == 0 else self._random(self.with_face, rng)
+                y, x = side * (i // cells), side * (i % cells)
+                face = np.exp(rng.uniform(np.log(low), np.log(0.9 * side)))
+                part = self._place(frame, side, face, rng, image[y : y + side, x : x + side])
+                offset = np.array([x, y], np.float32)
+                part.boxes, part.kps = part.boxes + np.tile(offset, 2), part.kps + offset
+                parts.append(part)
+            scene = Scene(
+                image,
+                np.concatenate([p.boxes for p in parts]),
+                np.concatenate([p.kps for p in parts]),
+                np.concatenate([p.doubtful for p in parts]),
+            )
+        else:
+            face = np.exp(rng.uniform(np.log(2 * low), np.log(high)))
+            scene = self._place(self.frames[first], size, face, rng, image)
+        if rng.random() < 0.5:
+            scene.image = np.ascontiguousarray(scene.image[:, ::-1])
+            scene.boxes = np.stack([size - scene.boxes[:, i] if i % 2 == 0 else scene.boxes[:, i] for i in (2, 1, 0, 3)], 1)
+            scene.kps = scene.kps[:, KPS_FLIP]
+            scene.kps[..., 0] = size - 1 - scene.kps[..., 0]
+        scene.image = degrade(photometric(scene.image, rng), rng, lowest=0.5)
+        return scene
+
+    def targets(self, scene: Scene) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Encoded boxes (p, 4), labels (p,) and encoded points (p, 10) of a picture's priors."""
+        count = len(self.priors)
+        labels = torch.zeros(count, dtype=torch.long)
+        boxes, points = torch.zeros(count, 4), torch.full((count, 10), torch.nan)
+        if len(scene.boxes) == 0:
+            return boxes, labels, points
+        overlap = iou(self.prior_boxes, scene.boxes)  # (p, k)
+        sure = np.flatnonzero(~scene.doubtful)
+        unclear = overlap[:, scene.doubtful].max(1, initial=0) > 0.2
+        centre = self.priors[:, :2].numpy()[:, None]
+        inside = ((centre > scene.boxes[None, :, :2]) & (centre < scene.boxes[None, :, 2:])).all(-1)
+        unclear |= inside[:, scene.doubtful].any(1)
+        labels[torch.from_numpy(unclear)] = -1
+        if len(sure) == 0:
+            return boxes, labels, points
+        own = overlap[:, sure].copy()
+        best = own.argmax(0)
+        own[best, np.arange(len(sure))] = 2.0  # every face has a prior
+        match, value = own.argmax(1), own.max(1)
+        # Just below the threshold a prior is neither: there the teacher's box decides by a pixel or two.
+        labels[torch.from_numpy((value < self.recipe.match) & (value > self.recipe.match - 0.08))] = -1
+        face = np.flatnonzero(value >= self.recipe.match)
+        labels[face] = 1
+        chosen = sure[match[face]]
+        boxes[face] = encode_boxes(torch.from_numpy(scene.boxes[chosen]), self.priors[face])
+        points[face] = encode_points(torch.from_numpy(scene.kps[chosen]), self.priors[face])
+        return boxes, labels, points
+
+    def batch(self, step: int) -> dict[str, torch.Tensor]:
+        """See Task."""
+        batch, count = self.recipe.schedule.batch, len(self.with_face)
+        scenes = []
+        for position in range(step * batch, (step + 1) * batch):
+            order = np.random.default_rng([self.recipe.seed, position // count]).permutation(count)
+            first = int(self.with_face[order[position % count]])
+            scenes.append(self.compose(np.random.default_rng([self.recipe.seed, 1, position]), first))
+        images = torch.from_numpy(np.stack([s.image for s in scenes])).permute(0, 3, 1, 2).float() - self.mean
+        boxes, labels, points = (torch.stack(part) for part in zip(*(self.targets(s) for s in scenes), strict=True))
+        return {"images": images, "boxes": boxes, "labels": labels, "points": points}
+
+    def loss(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """See Task."""
+        predicted = tuple(part.float() for part in self.model(batch["images"]))
+        parts = multibox(predicted, batch["boxes"], batch["labels"], batch["points"])  # type: ignore[arg-type]
+        return dict(zip(("class", "box", "points"), parts, strict=True))
+
+    @torch.no_grad()
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        """Recall and false boxes of the val frames at score 0.5 and IoU 0.5, at a long side of 480."""
+        assert isinstance(model, RetinaFace)
+        model.eval()
+        found = faces = false = 0
+        for frame in self.val:
+            image = frame.image()
+            scale = 480 / max(image.shape[:2])
+            image = cv2.resize(image, None, fx=scale, fy=scale)  # type: ignore[assignment]
+            x = torch.from_numpy(image).permute(2, 0, 1)[None].float() - self.mean
+            boxes, logits, _ = model(x)
+            scores = logits[0].softmax(-1)[:, 1].numpy()
+            decoded = decode_boxes(boxes[0], priors(*image.shape[:2], model.config.min_sizes)).numpy() / scale
+            likely = scores > 0.5
+            xywh = np.concatenate([decoded[:, :2], decoded[:, 2:] - decoded[:, :2]], 1)[likely]
+            kept = cv2.dnn.NMSBoxes(xywh.tolist(), scores[likely].tolist(), 0.5, 0.4)
+            hits = iou(decoded[likely][list(kept)], frame.boxes) >= 0.5
+            sure = frame.scores >= self.recipe.sure
+            faces, found = faces + int(sure.sum()), found + int(hits[:, sure].any(0).sum())
+            false += int((~hits.any(1)).sum())
+        return {"recall": found / max(faces, 1), "false_boxes": float(false)}
+
+
+def train_detector(recipe: DetectionRecipe, data: Path, out: Path) -> nn.Module:
+    """Run ``recipe``. Returns the trained model."""
+    frames, val = detection_frames(data, "train"), detection_frames(data, "val")
+    torch.manual_seed(recipe.seed)
+    model = create(recipe.model)
+    assert isinstance(model, RetinaFace)
+    task = DetectionTask(model, recipe, frames, val[::4])
+    return train(
+        task, recipe.schedule, out / "train", evaluate_every=recipe.evaluate_every, description=recipe.model
+    )

@@ -1,0 +1,61 @@
+"""Faster training on a CPU, without changing what is computed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class _StridedDepthwise(torch.autograd.Function):
+    """Depthwise convolution of stride 2.
+
+    oneDNN has no fast kernel for its input gradient (30x the forward pass); spread over zeros it is a convolution of
+    stride 1, which has one.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, padding: int) -> torch.Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.padding = padding
+        return F.conv2d(x, weight, stride=2, padding=padding, groups=x.shape[1])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
+        x, weight = ctx.saved_tensors
+        grad = grads[0].contiguous(memory_format=torch.channels_last)
+        channels, pad = x.shape[1], [ctx.padding, ctx.padding]
+        spread = x.new_zeros(x.shape).contiguous(memory_format=torch.channels_last)
+        spread[:, :, ::2, ::2] = grad
+        grad_x = F.conv2d(spread, weight.flip(2, 3), padding=ctx.padding, groups=channels)
+        grad_weight = torch.ops.aten.convolution_backward(
+            grad, x, weight, None, [2, 2], pad, [1, 1], False, [0, 0], channels, [False, True, False]
+        )[1]
+        return grad_x, grad_weight, None
+
+
+class _StridedDepthwiseConv2d(nn.Conv2d):
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        weight = self.weight
+        if torch.is_autocast_enabled("cpu"):
+            dtype = torch.get_autocast_dtype("cpu")
+            input, weight = input.to(dtype), weight.to(dtype)
+        out: torch.Tensor = _StridedDepthwise.apply(input, weight, self.padding[0])
+        return out
+
+
+def speed_up(model: nn.Module) -> nn.Module:
+    """Give the 3x3 depthwise convolutions of stride 2 in ``model`` the faster gradient, in place; state stays as it is."""
+    for module in model.modules():
+        if (
+            type(module) is nn.Conv2d
+            and module.stride == (2, 2)
+            and module.kernel_size == (3, 3)
+            and module.groups == module.in_channels == module.out_channels
+            and module.padding == (1, 1)
+            and module.bias is None
+        ):
+            module.__class__ = _StridedDepthwiseConv2d
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]

@@ -1,0 +1,195 @@
+"""The training loop: optimiser, schedule, EMA, prefetching, checkpoints that resume, a progress bar and a CSV log."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import json
+import logging
+import math
+import os
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import nn
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """AdamW with linear warm-up, a constant rate, and a cosine fall over the last ``decay`` part of ``steps``."""
+
+    steps: int
+    batch: int = 32
+    rate: float = 1e-3
+    final_rate: float = 0.0
+    warmup: int = 200
+    decay: float = 1.0
+    weight_decay: float = 0.02
+    clip: float = 5.0
+    ema: float = 0.998
+
+    def rate_at(self, step: int) -> float:
+        """Learning rate of step ``step``, counted from 0."""
+        if step < self.warmup:
+            return self.rate * (step + 1) / self.warmup
+        start = self.steps * (1 - self.decay)
+        part = min(max((step - start) / max(self.steps - start, 1), 0.0), 1.0)
+        return self.final_rate + (self.rate - self.final_rate) * 0.5 * (1 + math.cos(math.pi * part))
+
+
+class Task(Protocol):
+    """What one stage of training needs to say for itself."""
+
+    model: nn.Module
+
+    def batch(self, step: int) -> dict[str, torch.Tensor]:
+        """The batch of that step: a function of the seed and ``step`` alone, so that a resumed run sees the same data."""
+
+    def loss(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Named losses; their sum is minimised."""
+
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        """Scores of ``model`` on held-out data."""
+
+
+def write_atomically(path: Path, write: Any) -> None:
+    """Call ``write(temporary path)``, then move the file into place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def prefetch(task: Task, start: int, steps: int, ahead: int = 3) -> Iterator[dict[str, torch.Tensor]]:
+    """Batches ``start`` to ``steps``, made in the background."""
+    with ThreadPoolExecutor(1) as pool:
+        queue: list[Future[dict[str, torch.Tensor]]] = []
+        for step in range(start, steps + ahead):
+            if step < steps:
+                queue.append(pool.submit(task.batch, step))
+            if step >= start + ahead or step >= steps:
+                if not queue:
+                    return
+                yield queue.pop(0).result()
+        while queue:
+            yield queue.pop(0).result()
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
+    """Exponential moving average of every floating tensor, batch-norm statistics included."""
+    own = model.state_dict()
+    for key, value in average.state_dict().items():
+        if value.dtype.is_floating_point:
+            value.lerp_(own[key], 1 - decay)
+        else:
+            value.copy_(own[key])
+
+
+def train(
+    task: Task,
+    schedule: Schedule,
+    folder: Path,
+    *,
+    evaluate_every: int = 500,
+    save_every: int = 100,
+    description: str = "training",
+) -> nn.Module:
+    """Run a stage to its end, from its last checkpoint in ``folder`` when there is one. Returns the averaged model.
+
+    ``folder`` gets ``last.pt`` (resumable), ``log.csv`` and, at the end, ``done.pt`` (the averaged weights).
+    """
+    model = task.model
+    average = copy.deepcopy(model).eval()
+    if (folder / "done.pt").is_file():
+        average.load_state_dict(torch.load(folder / "done.pt", weights_only=True))
+        return average
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    others = [p for p in model.parameters() if p.ndim <= 1]
+    optimiser = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": schedule.weight_decay}, {"params": others, "weight_decay": 0.0}],
+        lr=schedule.rate,
+    )
+    start = 0
+    if (folder / "last.pt").is_file():
+        state = torch.load(folder / "last.pt", weights_only=True)
+        model.load_state_dict(state["model"])
+        average.load_state_dict(state["average"])
+        optimiser.load_state_dict(state["optimiser"])
+        start = state["step"]
+        log.info("resumed %s at step %d of %d", description, start, schedule.steps)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / "schedule.json", lambda path: path.write_text(json.dumps(asdict(schedule), indent=1)))
+
+    def save(step: int) -> None:
+        state = {
+            "model": model.state_dict(),
+            "average": average.state_dict(),
+            "optimiser": optimiser.state_dict(),
+            "step": step,
+        }
+        write_atomically(folder / "last.pt", lambda path: torch.save(state, path))
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[state]}"),
+    )
+    running: dict[str, float] = {}
+    began = time.monotonic()
+    with Progress(*columns, refresh_per_second=1) as progress:
+        bar = progress.add_task(description, total=schedule.steps, completed=start, state="")
+        for step, batch in enumerate(prefetch(task, start, schedule.steps), start):
+            model.train()
+            rate = schedule.rate_at(step)
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+            torch.manual_seed(step)  # dropout, so that a resumed run repeats
+            with torch.autocast("cpu", torch.bfloat16):
+                losses = task.loss(batch)
+            total = torch.stack(list(losses.values())).sum()
+            if not torch.isfinite(total):
+                raise FloatingPointError(f"{description}: the loss is {float(total)} at step {step}")
+            optimiser.zero_grad(set_to_none=True)
+            total.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), schedule.clip)
+            optimiser.step()
+            update_average(average, model, min(schedule.ema, (step + 1) / (step + 10)))
+            for key, value in losses.items():
+                running[key] = 0.98 * running.get(key, value.item()) + 0.02 * value.item()
+            state_text = " ".join(f"{key} {value:.3f}" for key, value in running.items())
+            progress.update(bar, advance=1, state=state_text)
+            done = step + 1
+            if done % save_every == 0:
+                save(done)
+            if done % evaluate_every == 0 or done == schedule.steps:
+                scores = task.evaluate(average)
+                row = {"step": done, "minutes": round((time.monotonic() - began) / 60, 2), "rate": rate}
+                row |= {key: round(value, 5) for key, value in (running | scores).items()}
+                _append(folder / "log.csv", row)
+                progress.console.print(f"{description} {done}/{schedule.steps} {row}")
+    save(schedule.steps)
+    write_atomically(folder / "done.pt", lambda path: torch.save(average.state_dict(), path))
+    return average
+
+
+def _append(path: Path, row: dict[str, Any]) -> None:
+    new = not path.is_file()
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, list(row))
+        if new:
+            writer.writeheader()
+        writer.writerow(row)
