@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
@@ -72,15 +73,16 @@ def align(
     model: Annotated[str, typer.Option(help="Landmark model: a name of `facelm models` or a path.")] = "lotr_m",
     detector: Annotated[str, typer.Option(help="Detector: a name or a path.")] = "retinaface_mnet025",
     flip: Annotated[
-        bool | None, typer.Option("--flip/--no-flip", help="Average with the mirrored crop. [default: as the model]")
+        bool | None,
+        typer.Option("--flip/--no-flip", help="Average with the mirrored crop. (default: as the model does)"),
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:<index>.")] = "cpu",
     det_size: Annotated[
         str, typer.Option(help="auto, the long side in pixels, or WIDTHxHEIGHT: how the detector sees a picture.")
     ] = "auto",
-    det_thresh: Annotated[float | None, typer.Option(help="Score threshold of faces. [default: the model's]")] = None,
+    det_thresh: Annotated[float | None, typer.Option(help="Score threshold of faces. (default: the model's)")] = None,
     max_faces: Annotated[int | None, typer.Option(help="Keep the best faces of a picture.")] = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads of a run. [default: onnxruntime's]")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads of a run. (default: onnxruntime's)")] = None,
     json_lines: Annotated[
         str | None,
         typer.Option(metavar="FILE", help="One JSON line a picture into FILE (- is stdout), not one file each."),
@@ -217,10 +219,10 @@ def models(
         table.add_row("markup", f"{row['markup']} ({row['num_landmarks']} points)")
         table.add_row("precision", f"{row['precision']}{', flip averaging inside' if row['flip'] else ''}")
         table.add_row("size", f"{row['bytes'] / 1e6:.2f} MB")
-        table.add_row("accuracy", _values(row["accuracy"]))
-        table.add_row("parity", _values(row["parity"]))
+        table.add_row("accuracy", escape(_values(row["accuracy"])))
+        table.add_row("parity", escape(_values(row["parity"])))
         for name in ("data", "licence", "sha256"):
-            table.add_row(name, row[name])
+            table.add_row(name, escape(row[name]))
         console.print(table)
     if not rows:
         console.print("there are no models in this package")
@@ -239,7 +241,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="The report as J
     else:
         table = Table(show_header=False, box=None)
         for check in checks:
-            table.add_row("[green]ok[/]" if check.ok else "[red]problem[/]", check.name, check.detail)
+            table.add_row("[green]ok[/]" if check.ok else "[red]problem[/]", check.name, escape(check.detail))
         Console(highlight=False).print(table)
     if not all(check.ok for check in checks):
         raise typer.Exit(1)

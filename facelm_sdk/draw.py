@@ -64,7 +64,7 @@ def _draw_face(canvas: ImageArray, face: Face, size: float, boxes: bool, kps: bo
             if run[0] in part:
                 _line(canvas, face.landmarks[list(run)], colour, width)
         if size >= _SMALL or not markup.polylines:
-            _dots(canvas, face.landmarks[list(part)], colour, max(1.0, size / 140))
+            _dots(canvas, face.landmarks[list(part)], colour, max(1.0, size / 110))
     if kps:
         _dots(canvas, face.kps, _KPS, max(1.2, size / 70))
 

@@ -51,7 +51,9 @@ def template() -> Callable[..., np.ndarray]:
 
 @pytest.fixture(scope="session")
 def landmark_model(
-    tmp_path_factory: pytest.TempPathFactory, landmark_spec: Callable[..., ModelSpec], template: Callable[..., np.ndarray]
+    tmp_path_factory: pytest.TempPathFactory,
+    landmark_spec: Callable[..., ModelSpec],
+    template: Callable[..., np.ndarray],
 ) -> ModelFactory:
     """Writes a model: the template moved by (1, 0.5) pixels a 32 levels of its crop's left half.
 
@@ -59,7 +61,6 @@ def landmark_model(
     """
 
     def build(metadata: str | None = None, batch: str | int = "n", **values: Any) -> Path:
-        import onnx
         from onnx import numpy_helper, parser
 
         spec = landmark_spec(**values)
@@ -94,7 +95,9 @@ def landmark_model(
             "zeros": np.zeros((1, points), np.float32),
         }
         model.graph.initializer.extend(numpy_helper.from_array(np.asarray(v), k) for k, v in tensors.items())
-        return _save(model, spec.to_json() if metadata is None else metadata, tmp_path_factory.mktemp("model") / "tiny.onnx")
+        return _save(
+            model, spec.to_json() if metadata is None else metadata, tmp_path_factory.mktemp("model") / "tiny.onnx"
+        )
 
     def _save(model: Any, text: str, path: Path) -> Path:
         import onnx

@@ -120,10 +120,10 @@ def priors(
     """The priors of a picture, in the order of RetinaFace's outputs."""
     rows = []
     for stride, sizes in zip(STRIDES, min_sizes, strict=True):
-        y = torch.arange(-(-height // stride)) * stride + stride / 2
-        x = torch.arange(-(-width // stride)) * stride + stride / 2
+        y = torch.arange((height + stride - 1) // stride) * stride + stride / 2
+        x = torch.arange((width + stride - 1) // stride) * stride + stride / 2
         cells = torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], -1).reshape(-1, 1, 2)  # (cells, 1, 2)
-        side = torch.tensor(sizes, dtype=torch.float32).view(1, -1, 1).expand(len(cells), -1, 2)
+        side = torch.tensor(sizes, dtype=torch.float32).view(1, -1, 1).expand(cells.shape[0], -1, 2)
         rows.append(torch.cat([cells.expand(-1, len(sizes), -1), side], -1).reshape(-1, 4))
     return torch.cat(rows)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -35,6 +37,23 @@ def read(path: str | Path) -> dict[str, torch.Tensor]:
         return load_file(path)
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path} is not a readable safetensors file: {error}") from error
+
+
+def save(path: str | Path, model: nn.Module, card: Mapping[str, Any]) -> None:
+    """Write the weights of ``model`` with their ``card`` (data, licence, accuracy, ...) inside the same file."""
+    from safetensors.torch import save_file
+
+    state = {k: v.contiguous() for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")}
+    save_file(state, path, metadata={"facelm": json.dumps(card)})
+
+
+def read_card(path: str | Path) -> dict[str, Any]:
+    """What a weights file says of its own origin; empty when it says nothing."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata() or {}
+    return dict(json.loads(metadata.get("facelm", "{}")))
 
 
 def load(model: nn.Module, source: str | Path | Mapping[str, torch.Tensor]) -> nn.Module:

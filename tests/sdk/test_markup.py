@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -40,7 +42,7 @@ def test_parts_partition_the_points_and_mirror_into_themselves(markup):
 
 @each
 def test_polylines_mirror_into_polylines(markup):
-    edges = {frozenset(pair) for run in markup.polylines for pair in zip(run, run[1:], strict=False)}
+    edges = {frozenset(pair) for run in markup.polylines for pair in pairwise(run)}
     assert {frozenset(markup.flip[index] for index in edge) for edge in edges} == edges
 
 

@@ -1,0 +1,73 @@
+"""A fused module to an ONNX file's bytes, its contract inside."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from facelm_sdk.spec import METADATA_KEY, ModelSpec
+
+from .ops.nms import translations
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import onnx
+
+OPSET = 18
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter's notes on torchvision and shapes are not for the user."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "torch.export")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def to_onnx(fused: nn.Module, spec: ModelSpec, *, batch: int | None = None, opset: int = OPSET) -> onnx.ModelProto:
+    """Trace ``fused`` as the contract ``spec`` says. ``batch`` fixes n of a landmark model; None leaves it open."""
+    if spec.task == "detection":
+        example = torch.zeros(1, 320, 256, 3, dtype=torch.uint8)
+        inputs, outputs = ["image"], ["boxes", "scores", "kps"]
+        shapes: Any = ({1: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC},)
+    else:
+        assert spec.crop is not None
+        example = torch.zeros(batch or 2, spec.crop.size, spec.crop.size, 3, dtype=torch.uint8)
+        inputs, outputs = ["crops"], ["landmarks"]
+        shapes = None if batch else ({0: torch.export.Dim.DYNAMIC},)
+    with _quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            fused.eval(),
+            (example,),
+            input_names=inputs,
+            output_names=outputs,
+            opset_version=opset,
+            dynamo=True,
+            dynamic_shapes=shapes,
+            custom_translation_table=translations(),
+            external_data=False,
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model_proto
+    del model.metadata_props[:]
+    for node in model.graph.node:  # stack traces of this machine
+        del node.metadata_props[:]
+    entry = model.metadata_props.add()
+    entry.key, entry.value = METADATA_KEY, spec.to_json()
+    model.producer_name, model.producer_version = "facelm-export", spec.created_by
+    return model

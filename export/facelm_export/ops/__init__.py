@@ -1,0 +1,1 @@
+"""Operations that stand in the graph: a readable reference beside its export-safe twin."""

@@ -1,0 +1,96 @@
+"""Does the exported file give the landmarks that PyTorch gives? Stated in pixels, on crops of a real face."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from facelm_sdk.errors import ParityError
+from facelm_sdk.image import read_image
+from facelm_sdk.session import OrtSession
+from facelm_sdk.spec import ModelSpec
+
+PICTURE = Path(__file__).with_name("assets") / "collins.jpg"
+"""NASA's portrait of Eileen Collins (public domain)."""
+PICTURE_KPS = np.array([[200.0, 101.0], [247.0, 103.0], [225.0, 124.0], [206.0, 144.0], [242.0, 143.0]])
+PICTURE_BOX = np.array([171.0, 66.0, 274.0, 187.0])
+
+TOLERANCES = {"fp32": {"max_px": 0.02, "p99_px": 0.01}, "fp16": {"max_px": 0.2, "p99_px": 0.05}}
+"""Largest differences allowed, in pixels of the crop (landmarks) or of the picture (boxes and five points)."""
+
+
+def parity_crops(spec: ModelSpec, count: int = 24) -> NDArray[np.uint8]:
+    """Crops (count, S, S, 3) uint8 BGR of the portrait, its five points or box moved as a detector's noise would."""
+    assert spec.crop is not None
+    rng = np.random.default_rng(0)
+    image = read_image(PICTURE)
+    crops = []
+    for i in range(count):
+        kps = PICTURE_KPS + rng.normal(0, 2.0, (5, 2))
+        box = PICTURE_BOX + rng.normal(0, 4.0, 4)
+        crop = spec.crop.transform(box=box, kps=kps).warp(image)
+        crops.append(np.ascontiguousarray(crop[:, ::-1]) if i % 2 else crop)
+    return np.stack(crops)
+
+
+def _figures(differences: NDArray[Any]) -> dict[str, float]:
+    return {
+        "max_px": round(float(differences.max()), 6),
+        "p99_px": round(float(np.percentile(differences, 99)), 6),
+        "mean_px": round(float(differences.mean()), 6),
+    }
+
+
+@torch.no_grad()
+def landmark_parity(
+    fused: nn.Module,  # the fp32 module, uint8 crops in, pixels out
+    session: OrtSession,
+    batch: int | None,
+) -> dict[str, Any]:
+    """Distances in pixels between the file's landmarks and those of ``fused``."""
+    crops = parity_crops(session.spec)
+    expected = fused(torch.from_numpy(crops)).numpy()
+    size = batch or len(crops)
+    parts = [session.run({"crops": crops[i : i + size]})[0] for i in range(0, len(crops) - size + 1, size)]
+    actual = np.concatenate(parts)
+    if not np.isfinite(actual).all():
+        raise ParityError(f"the exported {session.spec.name} gives NaN or infinite landmarks")
+    distances = np.linalg.norm(actual - expected[: len(actual)], axis=-1)
+    return {"crops": len(actual), **_figures(distances)}
+
+
+@torch.no_grad()
+def detection_parity(fused: nn.Module, session: OrtSession, threshold: float) -> dict[str, Any]:
+    """Differences in pixels between the file's boxes and five points and those of ``fused``, at three picture sizes."""
+    import cv2
+
+    image = read_image(PICTURE)
+    differences: list[NDArray[Any]] = []
+    found = 0
+    for width, height in ((512, 512), (333, 251), (640, 480)):
+        picture = cv2.resize(image, (width, height))[None]
+        expected = [part.numpy() for part in fused(torch.from_numpy(picture))]
+        actual = session.run({"image": picture})
+        a, b = ([part[scores > threshold] for part in parts] for parts, scores in ((actual, actual[1]), (expected, expected[1])))
+        if len(a[0]) != len(b[0]):
+            raise ParityError(
+                f"the exported {session.spec.name} finds {len(a[0])} faces and PyTorch {len(b[0])} "
+                f"in the {width}x{height} test picture"
+            )
+        found += len(a[0])
+        differences += [np.abs(a[0] - b[0]).ravel(), np.abs(a[2] - b[2]).ravel()]
+    together = np.concatenate(differences)
+    return {"faces": found, **_figures(together)} if together.size else {"faces": 0, "max_px": 0.0, "p99_px": 0.0}
+
+
+def check(figures: dict[str, Any], precision: str, name: str) -> None:
+    """Raise ParityError, with the figures, unless they are within the tolerance of ``precision``."""
+    missed = {key: figures[key] for key, limit in TOLERANCES[precision].items() if not figures[key] <= limit}
+    if missed:
+        limits = ", ".join(f"{key} {figures[key]:.4f} (allowed {TOLERANCES[precision][key]})" for key in missed)
+        raise ParityError(f"{name} in {precision} differs too much from PyTorch fp32: {limits}; no file was written")

@@ -1,0 +1,207 @@
+"""Aligner: the whole way, with given boxes and points, in batches, and with bad input. Face with it."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+import cv2
+import numpy as np
+import pytest
+
+from facelm_sdk import Aligner, Detector, Landmarker
+from facelm_sdk.errors import ImageError, InputError, MarkupError
+from facelm_sdk.transform import ARCFACE_112, CropRecipe
+
+
+@pytest.fixture(scope="module")
+def aligner(landmark_model, detector_model):
+    return Aligner(landmark_model(has_scores=True), detector_model())
+
+
+@pytest.fixture
+def picture(scene):
+    return scene(800, 600, (100, 100, 300, 320), (400, 200, 560, 380))
+
+
+def same(one, other):
+    assert len(one) == len(other)
+    for a, b in zip(one, other, strict=True):
+        for name in ("bbox", "kps", "landmarks"):
+            np.testing.assert_allclose(getattr(a, name), getattr(b, name), atol=1e-3)
+        assert a.score == b.score and a.markup == b.markup
+
+
+def test_detected_faces(aligner, picture, template):
+    faces = aligner(picture)
+    assert [face.score for face in faces] == pytest.approx([0.9, 0.8])
+    for face in faces:
+        assert face.landmarks.shape == (68, 2) and face.scores.shape == (68,)
+        assert face.bbox.dtype == face.kps.dtype == face.landmarks.dtype == np.float32
+        crop = face.transform.warp(picture)
+        left = crop[:, :16].astype(float).mean() / 255
+        expected = face.transform.invert(template(68, 32) + left * np.array([8.0, 4.0]))
+        np.testing.assert_allclose(face.landmarks, expected, atol=0.02)
+
+
+def test_no_face(aligner):
+    assert aligner(np.zeros((100, 100, 3), np.uint8)) == []
+    assert aligner(np.zeros((1, 1), np.uint8)) == []
+
+
+def test_every_form_of_picture(aligner, picture, tmp_path):
+    path = tmp_path / "a.png"
+    cv2.imwrite(str(path), picture)
+    expected = aligner(picture)
+    same(aligner(path), expected)
+    same(aligner(path.read_bytes()), expected)
+    same(aligner(picture[..., ::-1], color="rgb"), expected)
+    same(aligner(picture.astype(np.float32) / 255), expected)
+
+
+def test_batch_equals_single_calls(landmark_model, detector_model, scene, picture):
+    pictures = [picture, np.zeros((50, 50, 3), np.uint8), scene(640, 480, (20, 30, 90, 100)), picture[:, ::-1]]
+    model, detector = landmark_model(has_scores=True), Detector(detector_model())
+    single = Aligner(model, detector)
+    expected = [single(one) for one in pictures]
+    for max_batch in (1, 2, 64):
+        for flip in (None, True):
+            aligner = Aligner(Landmarker(model, max_batch=max_batch, flip=flip), detector)
+            many = aligner.batch(iter(pictures))
+            assert [len(faces) for faces in many] == [2, 0, 1, 2]
+            for faces, one, alone in zip(many, pictures, expected, strict=True):
+                same(faces, alone if flip is None else aligner(one))
+    assert single.batch([]) == []
+
+
+def test_batch_with_boxes_and_points(aligner, picture):
+    kps = [face.kps for face in aligner(picture)]
+    many = aligner.batch([picture, picture, picture], kps=[kps, None, kps[0]])
+    assert [len(faces) for faces in many] == [2, 2, 1]
+    assert many[0][0].score is None and many[1][0].score is not None
+    with pytest.raises(InputError, match="end before picture 2"):
+        aligner.batch([picture, picture], kps=[kps])
+    with pytest.raises(InputError, match="more entries than the 1 pictures"):
+        aligner.batch([picture], boxes=[None, None])
+
+
+def test_max_faces(landmark_model, detector_model, picture):
+    faces = Aligner(landmark_model(), detector_model(), max_faces=1)(picture)
+    assert len(faces) == 1 and faces[0].score == pytest.approx(0.9)
+
+
+def test_given_points_need_no_detector(aligner, picture, landmark_model):
+    detected = aligner(picture)
+    blind = Aligner(landmark_model(), None)
+    faces = blind(picture, kps=[face.kps for face in detected])
+    for face, known in zip(faces, detected, strict=True):
+        np.testing.assert_allclose(face.landmarks, known.landmarks, atol=1e-3)
+        np.testing.assert_allclose(face.bbox, [*face.landmarks.min(0), *face.landmarks.max(0)])
+        assert face.score is None
+    (face,) = blind(picture, kps=detected[0].kps, boxes=[1, 2, 30, 40])
+    assert face.bbox.tolist() == [1, 2, 30, 40]
+
+
+def test_given_boxes_are_looked_into(aligner, picture):
+    detected = aligner(picture)
+    boxes = [[405, 205, 565, 375], [98, 98, 305, 330]]  # not the order of scores
+    faces = aligner(picture, boxes=boxes)
+    assert [face.bbox.tolist() for face in faces] == boxes
+    for face, known in zip(faces, detected[::-1], strict=True):
+        np.testing.assert_allclose(face.kps, known.kps, atol=2)
+        assert face.score is None
+
+
+def test_given_box_without_a_face_takes_the_mean_place(aligner, picture, caplog):
+    with caplog.at_level(logging.WARNING):
+        (face,) = aligner(picture, boxes=[600, 400, 700, 500])
+    np.testing.assert_allclose(face.kps[0], [631, 442], atol=0.01)
+    assert "mean place" in caplog.text
+
+
+def test_box_models(landmark_model, picture):
+    aligner = Aligner(landmark_model(crop=CropRecipe(32, "box", scale=1.25)), None)
+    (face,) = aligner(picture, boxes=(100, 100, 300, 320))
+    assert face.transform.scale == pytest.approx(32 / 275)
+    assert face.kps.shape == (5, 2)
+    kps = np.array([(0.31, 0.42), (0.69, 0.42), (0.50, 0.62), (0.35, 0.80), (0.65, 0.80)]) * 200 + 100
+    (face,) = aligner(picture, kps=kps)
+    np.testing.assert_allclose(face.transform.invert(np.array([15.5, 15.5])), [200, 200], atol=1e-3)
+    assert face.transform.scale == pytest.approx(32 / 250)
+
+
+def test_nothing_given_and_no_detector(landmark_model, picture):
+    with pytest.raises(InputError, match="give boxes or kps"):
+        Aligner(landmark_model(), None)(picture)
+
+
+def test_no_boxes_given(aligner, picture):
+    assert aligner(picture, boxes=[]) == []
+    assert aligner(picture, boxes=np.empty((0, 4)), kps=np.empty((0, 5, 2))) == []
+
+
+good = [10, 10, 50, 50]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"boxes": [good, [900, 10, 950, 60]]}, r"boxes\[1\].*outside the picture, which is 800 wide and 600 high"),
+        ({"boxes": [-90, -90, -10, -10]}, r"boxes\[0\].*outside"),
+        ({"boxes": [good, good, [20, 20, 20, 60]]}, r"boxes\[2\].*no area"),
+        ({"boxes": [50, 50, 10, 10]}, r"boxes\[0\].*no area"),
+        ({"boxes": [good, [np.nan, 0, 1, 1]]}, r"boxes\[1\].*not finite"),
+        ({"boxes": [0, 0, np.inf, 5]}, r"boxes\[0\].*not finite"),
+        ({"boxes": [[1, 2, 3]]}, r"shape \(k, 4\) or \(4\); got \(1, 3\)"),
+        ({"boxes": "no"}, "not an array of numbers"),
+        ({"kps": np.full((2, 5, 2), np.nan)}, r"kps\[0\].*not finite"),
+        ({"kps": np.zeros((5, 3))}, r"shape \(k, 5, 2\)"),
+        ({"kps": np.full((5, 2), 5000.0)}, r"kps\[0\].*outside"),
+        ({"kps": np.full((1, 5, 2), 50.0)}, "face 0: the points coincide"),
+        ({"kps": np.zeros((2, 5, 2)), "boxes": good}, "as many faces; got 1 and 2"),
+    ],
+)
+def test_bad_boxes_and_points(aligner, picture, given, message):
+    with pytest.raises(InputError, match=message):
+        aligner(picture, **given)
+
+
+def test_bad_pictures_and_options(aligner, landmark_model, detector_model):
+    with pytest.raises(ImageError):
+        aligner("missing.jpg")
+    with pytest.raises(InputError, match="color"):
+        aligner(np.zeros((9, 9, 3), np.uint8), color="hsv")
+    with pytest.raises(InputError, match="max_faces"):
+        Aligner(landmark_model(), detector_model(), max_faces=0)
+
+
+def test_face_to_dict_is_json(aligner, picture):
+    face = aligner(picture)[0]
+    values = json.loads(json.dumps(face.to_dict()))
+    assert list(values) == ["bbox", "score", "kps", "markup", "landmarks", "scores"]
+    np.testing.assert_allclose(values["landmarks"], face.landmarks, atol=6e-4)
+    assert values["score"] == 0.9 and values["markup"] == "ibug68"
+    assert "ibug68 (68, 2)" in repr(face) and "0.900" in repr(face)
+
+
+def test_face_conversion(aligner, picture):
+    face = aligner(picture)[0]
+    np.testing.assert_allclose(face.to("kps5")[2], face.landmarks[30])
+    with pytest.raises(MarkupError):
+        face.to("wflw98")
+
+
+@pytest.mark.parametrize(
+    ("size", "scale", "shift"), [(112, 1, 0), (224, 2, 0), (96, 96 / 112, 0), (128, 1, 8), (256, 2, 16), (896, 8, 0)]
+)
+def test_face_crop_follows_norm_crop(aligner, picture, size, scale, shift):
+    face = aligner(picture)[0]
+    crop = face.crop(picture, size)
+    assert crop.shape == (size, size, 3)
+    target = np.array(ARCFACE_112) * scale + (shift, 0)
+    rows = [row for x, y in face.kps for row in ([x, -y, 1, 0], [y, x, 0, 1])]
+    a, b, dx, dy = np.linalg.lstsq(np.array(rows), target.ravel(), rcond=None)[0]
+    expected = cv2.warpAffine(picture, np.array([[a, -b, dx], [b, a, dy]]), (size, size))
+    assert np.abs(crop.astype(int) - expected).mean() < 1
+    with pytest.raises(InputError):
+        face.crop(picture, 0)

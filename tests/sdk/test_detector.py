@@ -1,0 +1,155 @@
+"""Detector: coordinates, passes and merging, on a detector that finds bright boxes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from facelm_sdk import Detector
+from facelm_sdk import boxes as box_math
+from facelm_sdk.errors import ImageError, InputError
+
+
+@pytest.fixture(scope="module")
+def model(detector_model):
+    return detector_model()
+
+
+@pytest.fixture
+def looks(monkeypatch):
+    """The shapes (height, width) the detector's session was shown."""
+    shapes = []
+
+    def watch(detector):
+        run = detector.session.run
+        monkeypatch.setattr(
+            detector.session, "run", lambda feeds: shapes.append(feeds["image"].shape[1:3]) or run(feeds)
+        )
+        return shapes
+
+    return watch
+
+
+def edges(x1, y1, x2, y2):
+    """The box of pixels [x1, x2) x [y1, y2), pixel centres at whole numbers."""
+    return np.array([x1 - 0.5, y1 - 0.5, x2 - 0.5, y2 - 0.5])
+
+
+@pytest.mark.parametrize("factor", [0.5, 1, 2])
+def test_coordinates_survive_scaling(model, scene, factor):
+    picture = scene(800, 600, (104, 200, 304, 400), (400, 100, 600, 300))
+    found = Detector(model, det_size=int(800 * factor))(picture)
+    np.testing.assert_allclose(found.boxes, [edges(104, 200, 304, 400), edges(400, 100, 600, 300)], atol=0.51 / factor)
+    np.testing.assert_allclose(found.scores, [0.9, 0.8])
+    assert found.kps.shape == (2, 5, 2)
+    np.testing.assert_allclose(found.kps[0, 0], found.boxes[0, :2] + 200 * np.array([0.31, 0.42]), atol=1)
+    assert found.boxes.dtype == found.scores.dtype == found.kps.dtype == np.float32
+
+
+def test_no_shift_when_halves_meet_whole_pixels(model, scene):
+    found = Detector(model, det_size=400)(scene(800, 600, (104, 200, 304, 400)))
+    np.testing.assert_allclose(found.boxes[0], edges(104, 200, 304, 400), atol=1e-4)
+
+
+def test_sides_are_rounded_one_by_one(model, scene):
+    picture = scene(1003, 333, (900, 30, 1000, 300))
+    found = Detector(model, det_size=500)(picture)
+    np.testing.assert_allclose(found.boxes[0], edges(900, 30, 1000, 300), atol=1.5)
+
+
+def test_frame_is_letterboxed(model, scene, looks):
+    detector = Detector(model, det_size=(320, 320))
+    shapes = looks(detector)
+    found = detector(scene(640, 320, (100, 100, 200, 200)))
+    assert shapes == [(320, 320)]
+    np.testing.assert_allclose(found.boxes[0], edges(100, 100, 200, 200), atol=1e-4)
+
+
+def test_threshold_and_order(model, scene):
+    picture = scene(640, 640, (10, 10, 100, 100), (200, 200, 300, 300), (400, 400, 500, 500))
+    assert Detector(model)(picture).scores.tolist() == pytest.approx([0.9, 0.8, 0.7])
+    assert len(Detector(model, det_thresh=0.75)(picture)) == 2
+    assert len(Detector(model, det_thresh=0.95)(picture)) == 0
+
+
+def test_colour_order(model, scene):
+    picture = scene(640, 640, (10, 10, 100, 100))
+    assert Detector(model)(picture).scores[0] == pytest.approx(0.9)
+    assert Detector(model)(picture, color="rgb").scores[0] == pytest.approx(0.7)
+
+
+def test_one_pass_where_nothing_more_is_to_be_seen(model, scene, looks):
+    detector = Detector(model)
+    shapes = looks(detector)
+    detector(scene(1280, 960, (300, 300, 600, 600)))
+    assert shapes == [(480, 640)]
+
+
+def test_auto_finds_small_faces(detector_model, scene, looks):
+    """14 pixels at the base scale are too few for this detector, 28 are not."""
+    detector = Detector(detector_model(smallest=20))
+    shapes = looks(detector)
+    picture = scene(1920, 1280, (500, 500, 542, 542))
+    found = detector(picture)
+    np.testing.assert_allclose(found.boxes[0], edges(500, 500, 542, 542), atol=1.5)
+    assert shapes[:2] == [(427, 640), (853, 1280)]
+
+
+def test_auto_finds_small_faces_beside_larger_ones(detector_model, scene):
+    detector = Detector(detector_model(smallest=20))
+    picture = scene(1920, 1280, (100, 100, 190, 190), (500, 500, 542, 542))
+    assert len(detector(picture)) == 2
+
+
+def test_auto_finds_a_face_that_fills_the_frame(detector_model, scene, looks):
+    """500 pixels are too many for this detector."""
+    detector = Detector(detector_model(largest=500))
+    shapes = looks(detector)
+    picture = scene(600, 600, (2, 2, 598, 598))
+    found = detector(picture)
+    np.testing.assert_allclose(found.boxes, [edges(2, 2, 598, 598)], atol=2)
+    assert shapes == [(640, 640), (640, 640)]
+
+
+def test_passes_do_not_count_a_face_twice(model, scene):
+    assert len(Detector(model)(scene(600, 600, (0, 0, 600, 600)))) == 1
+    assert len(Detector(model)(scene(1920, 1280, (500, 500, 560, 560)))) == 1
+
+
+@pytest.mark.parametrize(
+    ("width", "height"), [(1, 1), (30000, 1000), (30000, 1), (3, 9000), (90, 60), (8000, 6000)], ids=str
+)
+def test_auto_scales_stay_in_bounds(model, looks, width, height):
+    detector = Detector(model)
+    shapes = looks(detector)
+    assert len(detector(np.zeros((height, width, 3), np.uint8))) == 0
+    for rows, columns in shapes:
+        assert rows * columns <= 4_100_000
+        assert min(rows, columns) >= 64
+        assert columns <= max(64, 2 * width + 1) and rows <= max(64, 2 * height + 1)
+
+
+def test_panorama(model, scene):
+    picture = scene(30000, 1000, (29000, 100, 29600, 800))
+    np.testing.assert_allclose(Detector(model)(picture).boxes[0], edges(29000, 100, 29600, 800), atol=4)
+
+
+@pytest.mark.parametrize("det_size", [0, 10, "big", (640,), (640, 1), 640.0, True, None])
+def test_bad_det_size(model, det_size):
+    with pytest.raises(InputError, match="det_size"):
+        Detector(model, det_size=det_size)
+
+
+def test_bad_threshold_and_picture(model):
+    with pytest.raises(InputError, match="det_thresh"):
+        Detector(model, det_thresh=1.5)
+    with pytest.raises(ImageError):
+        Detector(model)(np.zeros((0, 0, 3), np.uint8))
+
+
+def test_merge_by_hand():
+    boxes = np.array([[0, 0, 10, 10], [1, 0, 11, 10], [2, 2, 5, 5], [8, 8, 18, 18], [50, 50, 60, 60]], np.float32)
+    scores = np.array([0.6, 0.9, 0.5, 0.4, 0.95], np.float32)
+    assert box_math.merge(boxes, scores, max_iou=0.4, max_contained=0.8) == [4, 1, 3]
+    assert box_math.merge(boxes[:0], scores[:0], max_iou=0.4, max_contained=0.8) == []
+    np.testing.assert_allclose(box_math.iou(boxes[0], boxes[[0, 1, 4]]), [1, 90 / 110, 0], rtol=1e-6)

@@ -1,0 +1,84 @@
+"""What importing costs, and that imports run one way."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+HEAVY = ("torch", "onnx", "typer", "rich", "PIL", "click", "pydantic", "scipy", "skimage", "matplotlib")
+
+PACKAGES = {
+    "facelm_sdk": ROOT / "facelm_sdk",
+    "facelm_models": ROOT / "models" / "facelm_models",
+    "facelm_export": ROOT / "export" / "facelm_export",
+    "facelm_training": ROOT / "training" / "facelm_training",
+}
+ALLOWED = {
+    "facelm_sdk": set(),
+    "facelm_models": set(),
+    "facelm_export": {"facelm_models", "facelm_sdk"},
+    "facelm_training": {"facelm_models", "facelm_export", "facelm_sdk"},
+}
+
+
+def loaded_by(code):
+    script = f"import sys\n{code}\nprint(*sorted({{name.partition('.')[0] for name in sys.modules}}))"
+    output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
+    return set(output.stdout.split())
+
+
+def test_importing_the_package_loads_next_to_nothing():
+    loaded = loaded_by("import facelm_sdk")
+    assert not loaded & {*HEAVY, "numpy", "cv2", "onnxruntime"}
+
+
+def test_everything_loads_nothing_heavy():
+    code = "import facelm_sdk\nfor name in facelm_sdk.__all__: getattr(facelm_sdk, name)"
+    loaded = loaded_by(code)
+    assert "numpy" in loaded
+    assert not loaded & set(HEAVY)
+    assert not loaded & (set(PACKAGES) - {"facelm_sdk"})
+
+
+def test_running_a_model_loads_nothing_heavy(landmark_model, detector_model):
+    code = f"""
+import numpy as np
+from facelm_sdk import Aligner
+Aligner({str(landmark_model())!r}, {str(detector_model())!r})(np.full((64, 64, 3), 255, np.uint8))[0].to_dict()
+"""
+    assert not loaded_by(code) & set(HEAVY)
+
+
+def test_unknown_names_are_attribute_errors():
+    import facelm_sdk
+
+    assert {"Aligner", "ModelSpec", "markup"} <= set(dir(facelm_sdk))
+    with pytest.raises(AttributeError, match="Alligner"):
+        _ = facelm_sdk.Alligner
+
+
+def imported(path):
+    """The top-level packages a file imports, wherever in the file."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield str(node.module).partition(".")[0]
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_imports_run_one_way(package):
+    allowed = {package, *ALLOWED[package]}
+    for path in sorted(PACKAGES[package].rglob("*.py")):
+        above = {name for name in imported(path) if name.startswith("facelm_")} - allowed
+        assert not above, f"{path.relative_to(ROOT)} imports {', '.join(above)}"
+
+
+def test_the_runtime_never_imports_torch():
+    for path in sorted(PACKAGES["facelm_sdk"].rglob("*.py")):
+        assert not set(imported(path)) & {"torch", "onnx", "torchvision"}, path.name
