@@ -29,7 +29,9 @@ def export_command(
     fp16: Annotated[bool, typer.Option("--fp16", "--half", help="weights and activations in half precision")] = False,
     flip: Annotated[bool, typer.Option("--flip", help="flip averaging inside the graph")] = False,
     batch: Annotated[int | None, typer.Option("--batch", help="fix the number of crops; default: any")] = None,
-    weights: Annotated[Path | None, typer.Option("--weights", help="a .safetensors file; default: the packaged")] = None,
+    weights: Annotated[
+        Path | None, typer.Option("--weights", help="a .safetensors file; default: the packaged")
+    ] = None,
     random: Annotated[bool, typer.Option("--random", help="untrained weights, for latency work")] = False,
     markup: Annotated[str, typer.Option("--markup", help="the points' convention")] = "ibug68",
     opset: Annotated[int, typer.Option("--opset", help="ONNX opset")] = 18,

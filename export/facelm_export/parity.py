@@ -76,7 +76,10 @@ def detection_parity(fused: nn.Module, session: OrtSession, threshold: float) ->
         picture = cv2.resize(image, (width, height))[None]
         expected = [part.numpy() for part in fused(torch.from_numpy(picture))]
         actual = session.run({"image": picture})
-        a, b = ([part[scores > threshold] for part in parts] for parts, scores in ((actual, actual[1]), (expected, expected[1])))
+        a, b = (
+            [part[scores > threshold] for part in parts]
+            for parts, scores in ((actual, actual[1]), (expected, expected[1]))
+        )
         if len(a[0]) != len(b[0]):
             raise ParityError(
                 f"the exported {session.spec.name} finds {len(a[0])} faces and PyTorch {len(b[0])} "

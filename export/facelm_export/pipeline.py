@@ -108,9 +108,7 @@ def _info(model: str) -> ModelInfo:
         raise UnknownModelError(str(error)) from error
 
 
-def _target(
-    out: str | os.PathLike[str] | None, model: str, precision: str, *, flip: bool, batch: int | None
-) -> Path:
+def _target(out: str | os.PathLike[str] | None, model: str, precision: str, *, flip: bool, batch: int | None) -> Path:
     name = "_".join([model, *(["flip"] if flip else []), *([f"b{batch}"] if batch else []), precision]) + ".onnx"
     path = Path(out) if out is not None else Path(name)
     if path.is_dir() or (out is not None and str(out).endswith(os.sep)):
@@ -200,9 +198,7 @@ def _set_contract(proto: Any, spec: ModelSpec) -> None:
             entry.value = spec.to_json()
 
 
-def _report(
-    spec: ModelSpec, file: str, data: bytes, proto: Any, opset: int, batch: int | None
-) -> dict[str, Any]:
+def _report(spec: ModelSpec, file: str, data: bytes, proto: Any, opset: int, batch: int | None) -> dict[str, Any]:
     import onnx
     import onnxruntime
 

@@ -82,7 +82,11 @@ class FusedDetector(nn.Module):
         scores = logits.softmax(-1)[:, 1]
         keep = nms(boxes, scores, IOU_THRESHOLD, SCORE_FLOOR)
         kept = prior.index_select(0, keep)
-        return boxes.index_select(0, keep), scores.index_select(0, keep), decode_points(points.index_select(0, keep), kept)
+        return (
+            boxes.index_select(0, keep),
+            scores.index_select(0, keep),
+            decode_points(points.index_select(0, keep), kept),
+        )
 
 
 def without_batch_norm(network: nn.Module) -> nn.Module:

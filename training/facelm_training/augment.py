@@ -27,7 +27,9 @@ def degrade(image: Image, rng: np.random.Generator, lowest: float = 0.25) -> Ima
     height, width = image.shape[:2]
     if rng.random() < 0.4:
         factor = rng.uniform(lowest, 0.9)
-        small = cv2.resize(image, (max(2, int(width * factor)), max(2, int(height * factor))), None, 0, 0, cv2.INTER_AREA)
+        small = cv2.resize(
+            image, (max(2, int(width * factor)), max(2, int(height * factor))), None, 0, 0, cv2.INTER_AREA
+        )
         up = (cv2.INTER_LINEAR, cv2.INTER_CUBIC)[int(rng.integers(2))]
         image = cv2.resize(small, (width, height), None, 0, 0, up)  # type: ignore[assignment]
     draw = rng.random()

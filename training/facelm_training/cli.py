@@ -12,13 +12,17 @@ import typer
 def train_command(
     name: Annotated[str, typer.Argument(help="a recipe: lotr_m or retinaface_mnet025")],
     data: Annotated[Path, typer.Option(help="the training data folder")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="where checkpoints and logs go; an earlier run there resumes")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="where checkpoints and logs go; an earlier run there resumes")
+    ],
     threads: Annotated[int | None, typer.Option(help="CPU threads; default: all")] = None,
 ) -> None:
-    """Train an embedded model from random weights; writes OUT/NAME.safetensors and the evaluation beside it."""
+    """Train an embedded model from random weights; writes OUT/NAME.safetensors. `facelm release` scores and embeds it."""
     import cv2
     import torch
-    from safetensors.torch import save_file
+
+    from facelm_models.weights import save
+    from facelm_sdk.errors import UnknownModelError
 
     from .detection import DetectionRecipe, train_detector
     from .landmarks import train_landmarks
@@ -29,14 +33,18 @@ def train_command(
     cv2.setNumThreads(1)  # batches are made beside the network, which has the cores
     if threads:
         torch.set_num_threads(threads)
+    if name not in RECIPES:
+        raise UnknownModelError(f"no recipe is named {name!r}; there are {', '.join(sorted(RECIPES))}")
     recipe = RECIPES[name]
     if isinstance(recipe, DetectionRecipe):
         model = train_detector(recipe, data, out)
     else:
         model = train_landmarks(recipe, data, out)
-    state = {key: value.contiguous() for key, value in model.state_dict().items() if "num_batches" not in key}
-    write_atomically(out / f"{name}.safetensors", lambda path: save_file(state, path))
+    card = {"data": recipe.data, "recipe": recipe.summary, "floor": recipe.floor}
+    write_atomically(out / f"{name}.safetensors", lambda path: save(path, model, card))
+    typer.echo(out / f"{name}.safetensors")
 
 
 def main() -> None:
+    """``python -m facelm_training``."""
     typer.run(train_command)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -51,7 +51,20 @@ class LandmarkRecipe:
     occlusion: float = 0.35
     worst_disagreement: float = 25.0
     evaluate_every: int = 500
-    data: tuple[str, ...] = field(default=("landmarks68_clean: ytf and web faces",))
+    data: str = (
+        "3,670 train crops of YouTube Faces frames (landmarks68) and 1,608 web portraits, research data; cleaned 68-point "
+        "labels made from MediaPipe FaceMesh (Apache-2.0) teacher points and the set's own annotations. The lfw pictures, "
+        "which have an annotator's dots drawn into them, are left out."
+    )
+    summary: str = (
+        "the MobileNetV2 learns under a pooled regression head, then under LOTR's transformer at 128 and at 192 pixels; "
+        "smooth-Wing loss weighted by the face's eye distance, AdamW, EMA, bf16 on a CPU"
+    )
+    floor: str = (
+        "The floor of these scores: both labels come from machines. The set's own annotation scatters by 3.9% at the median "
+        "against a smooth function of the mesh, and the cleaned label itself is about 5.6% from people's labels of other "
+        "faces, because conventions differ, most on the jaw."
+    )
 
 
 def crop_recipe(name: str, size: int) -> CropRecipe:
@@ -88,7 +101,9 @@ class Pooled(nn.Module):
 class LandmarkTask:
     """One stage: augmented batches, smooth-Wing in 192ths of the crop weighted by the face's eye distance."""
 
-    def __init__(self, model: nn.Module, recipe: LandmarkRecipe, stage: Stage, faces: LandmarkFaces, val: LandmarkFaces):
+    def __init__(
+        self, model: nn.Module, recipe: LandmarkRecipe, stage: Stage, faces: LandmarkFaces, val: LandmarkFaces
+    ):
         self.model, self.recipe, self.stage, self.faces = speed_up(model), recipe, stage, faces
         self.crop = crop_recipe(recipe.model, stage.size)
         self.val = Validation(recipe.model, stage.size, val)
@@ -205,7 +220,11 @@ def train_landmarks(recipe: LandmarkRecipe, data: Path, out: Path) -> nn.Module:
         task = LandmarkTask(network, recipe, stage, faces, val)
         folder = out / stage.name
         trained = train(
-            task, stage.schedule, folder, evaluate_every=recipe.evaluate_every, description=f"{recipe.model} {stage.name}"
+            task,
+            stage.schedule,
+            folder,
+            evaluate_every=recipe.evaluate_every,
+            description=f"{recipe.model} {stage.name}",
         )
         if isinstance(trained, Pooled):
             model.backbone.load_state_dict(trained.backbone.state_dict())

@@ -15,6 +15,12 @@ LOTR_M = LandmarkRecipe(
     ),
 )
 
-RETINAFACE_MNET025 = DetectionRecipe(model="retinaface_mnet025", schedule=Schedule(steps=3600, rate=2e-3, decay=0.8))
+RETINAFACE_MNET025 = DetectionRecipe(
+    model="retinaface_mnet025",
+    schedule=Schedule(steps=5200, batch=16, rate=1.5e-3, decay=0.8),
+    size=256,
+    faces=(11.0, 310.0),
+    evaluate_every=1000,
+)
 
 RECIPES: dict[str, LandmarkRecipe | DetectionRecipe] = {r.model: r for r in (LOTR_M, RETINAFACE_MNET025)}

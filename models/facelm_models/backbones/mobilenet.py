@@ -96,9 +96,7 @@ class MobileNetV1x025(nn.Module):
             conv_dw(32, 64, 2, leaky),
             conv_dw(64, 64, 1, leaky),
         )
-        self.stage2 = nn.Sequential(
-            conv_dw(64, 128, 2, leaky), *(conv_dw(128, 128, 1, leaky) for _ in range(5))
-        )
+        self.stage2 = nn.Sequential(conv_dw(64, 128, 2, leaky), *(conv_dw(128, 128, 1, leaky) for _ in range(5)))
         self.stage3 = nn.Sequential(conv_dw(128, 256, 2, leaky), conv_dw(256, 256, 1, leaky))
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -1,0 +1,102 @@
+"""``facelm release``: evaluate trained weights through the runtime and put them into the package."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+LICENCE = "weights: research use, as their training data; code: MIT"
+
+
+def release_command(
+    weights: Annotated[
+        Path, typer.Argument(help="a .safetensors file that `facelm train` wrote, named after its model")
+    ],
+    data: Annotated[Path, typer.Option(help="the training data folder, for the scores on its val split")],
+    repository: Annotated[Path, typer.Option(help="the repository's root")] = Path(),
+) -> None:
+    """Score the weights on the val split, write their model card, and embed them: safetensors, ONNX and manifest."""
+    from facelm_export import export
+    from facelm_models import create, info, load
+    from facelm_models.weights import read_card, save
+
+    name = weights.stem
+    target, runtime = repository / "models/facelm_models/checkpoints", repository / "facelm_sdk/weights"
+    card = {"licence": LICENCE, **read_card(weights)}
+    with tempfile.TemporaryDirectory() as scratch:
+        draft = export(name, weights=weights, out=Path(scratch) / f"{name}.onnx").path
+        scores = _score(name, info(name).task, draft, data, runtime)
+        card["accuracy"] = scores["summary"]
+        final = Path(scratch) / f"{name}.safetensors"
+        save(final, load(create(name), weights), card)
+        exported = export(name, weights=final, out=Path(scratch) / f"{name}.onnx")
+        shutil.copy(final, target / final.name)
+        shutil.copy(exported.path, runtime / exported.path.name)
+    _enter(runtime / "manifest.json", name, info(name).task, runtime / f"{name}.onnx")
+    (target / f"{name}.md").write_text(_markdown(name, card, scores["all"]))
+    typer.echo(json.dumps(scores["all"], indent=1))
+
+
+def _score(name: str, task: str, onnx: Path, data: Path, runtime: Path) -> dict[str, Any]:
+    from facelm_sdk import Detector, Landmarker
+
+    from .evaluate import detection_scores, landmark_scores, plot_ced
+
+    if task == "detection":
+        scores = detection_scores(Detector(onnx), data)
+        summary = {"val frames": scores["all"], "scenes without a face": scores["scenes without a face"]}
+        return {"all": scores, "summary": summary}
+    detector = Detector(runtime / "retinaface_mnet025.onnx")
+    every: dict[str, Any] = {}
+    curves: dict[str, Any] = {}
+    for flip in (False, True):
+        scores, errors = landmark_scores(Landmarker(onnx, flip=flip), detector, data)
+        label = "flip averaging" if flip else "single"
+        every[label] = scores
+        curves |= {f"{key}, {label}": value for key, value in errors.items() if "68" in key and "own" in key}
+    plot_ced(curves, Path("models/facelm_models/checkpoints") / f"{name}_ced.png", f"{name}: val people of landmarks68")
+    key = "clean, 68, own detector"
+    summary = {label: {k: v for k, v in every[label][key].items() if k != "faces"} for label in every}
+    return {"all": every, "summary": {"val people, inter-ocular %": summary}}
+
+
+def _enter(manifest: Path, name: str, task: str, file: Path) -> None:
+    from .loop import write_atomically
+
+    models = json.loads(manifest.read_text())["models"] if manifest.is_file() else []
+    entry = {
+        "name": name,
+        "file": file.name,
+        "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+        "task": task,
+    }
+    models = sorted([m for m in models if m["name"] != name] + [entry], key=lambda m: str(m["name"]))
+    text = json.dumps({"models": models}, indent=2) + "\n"
+    write_atomically(manifest, lambda path: path.write_text(text))
+
+
+def _rows(scores: dict[str, Any]) -> str:
+    columns = list(dict.fromkeys(key for row in scores.values() for key in row))
+    head = f"| | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}\n"
+    return head + "".join(
+        f"| {name} | {' | '.join(str(row.get(column, '')) for column in columns)} |\n" for name, row in scores.items()
+    )
+
+
+def _markdown(name: str, card: dict[str, Any], scores: dict[str, Any]) -> str:
+    nested = "single" in scores
+    tables = "\n".join(f"### {key}\n\n{_rows(value)}" for key, value in scores.items()) if nested else _rows(scores)
+    return (
+        f"# Model card: {name}\n\n"
+        f"- **Data**: {card.get('data', 'not stated')}\n"
+        f"- **Terms**: {card['licence']}\n"
+        f"- **Recipe**: {card.get('recipe', 'not stated')}\n"
+        f"- **Trained by**: `facelm train {name} --data DATA --out runs/{name}`\n\n"
+        f"## Scores on the val split, percent\n\n{tables}\n{card.get('floor', '')}\n"
+    )
