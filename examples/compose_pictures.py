@@ -1,4 +1,4 @@
-"""Makes group.jpg and closeup.jpg from the two portraits: many faces of all sizes, and one that fills the frame."""
+"""Makes group.jpg and closeup.jpg from the two portraits, and result.jpg, the README's picture, from all of them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+
+from facelm_sdk import Aligner
+from facelm_sdk.draw import draw
 
 PICTURES = Path(__file__).with_name("pictures")
 # portrait, face height in pixels, centre x, centre y, degrees
@@ -49,6 +52,22 @@ def closeup() -> np.ndarray:
     return cv2.resize(portrait[118:302, 158:348], None, fx=3, fy=3, interpolation=cv2.INTER_CUBIC)
 
 
+def result() -> np.ndarray:
+    """What the embedded models find, side by side, 480 pixels high."""
+    aligner = Aligner(flip=True)
+    tiles = []
+    for name in ("collins", "hopper", "group"):
+        image = cv2.imread(str(PICTURES / f"{name}.jpg"))
+        scale = 480 / image.shape[0]
+        image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        tiles.append(draw(image, aligner(image)))
+    return np.hstack(tiles)
+
+
 if __name__ == "__main__":
-    for picture, image in (("group", group()), ("closeup", closeup())):
-        cv2.imwrite(str(PICTURES / f"{picture}.jpg"), image, [cv2.IMWRITE_JPEG_QUALITY, 90])
+    for path, make in (
+        (PICTURES / "group.jpg", group),
+        (PICTURES / "closeup.jpg", closeup),
+        (PICTURES.parent / "result.jpg", result),
+    ):
+        cv2.imwrite(str(path), make(), [cv2.IMWRITE_JPEG_QUALITY, 90])

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .errors import MissingDependencyError as MissingDependencyError
     from .errors import ModelError as ModelError
     from .errors import ModelFileError as ModelFileError
+    from .errors import OutputError as OutputError
     from .errors import ParityError as ParityError
     from .errors import ProviderError as ProviderError
     from .errors import UnknownModelError as UnknownModelError
@@ -49,6 +50,7 @@ _HOMES = {
         "MissingDependencyError",
         "ModelError",
         "ModelFileError",
+        "OutputError",
         "ParityError",
         "ProviderError",
         "UnknownModelError",

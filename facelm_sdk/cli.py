@@ -20,7 +20,8 @@ from . import zoo
 from .aligner import Aligner
 from .draw import draw as draw_faces
 from .errors import FacelmError, InputError, MissingDependencyError
-from .folder_run import Item, beside_inputs, expand, write_bytes, write_image
+from .files import write_bytes
+from .folder_run import Item, beside_inputs, expand, write_image
 from .image import read_image
 from .session import OrtSession
 from .types import Face, ImageArray

@@ -15,6 +15,10 @@ class InputError(FacelmError, ValueError):
     """Boxes, points, options or other arguments are not of the accepted form."""
 
 
+class OutputError(FacelmError, OSError):
+    """A file could not be written; nothing of it is left."""
+
+
 class MarkupError(FacelmError, ValueError):
     """A markup is unknown, or one cannot be converted to the other."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from ._optional import load_cv2
 from .errors import ImageError
+from .files import write_bytes
 from .types import ImageArray
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
@@ -83,14 +83,3 @@ def write_image(path: Path, image: ImageArray) -> None:
     except cv2.error as error:
         raise ImageError(f"cannot write {path}: {error.err or error}") from error
     write_bytes(path, encoded.tobytes())
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file atomically: a reader sees the old one or the whole new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

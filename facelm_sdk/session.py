@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
+import numpy as np
 from numpy.typing import NDArray
 
 from . import zoo
@@ -46,7 +47,7 @@ class OrtSession:
     ``model`` is a path or the file's bytes. ``device`` is "cpu", "cuda" or "cuda:<index>"; ``providers``, as in
     onnxruntime, overrides it. A provider that cannot be used is one warning with the cause, or a ProviderError with
     ``strict=True``. ``threads`` is onnxruntime's intra-op count; for finer control give ``session_options``
-    (onnxruntime.SessionOptions) instead.
+    (onnxruntime.SessionOptions) instead. A landmark model exported for a fixed number of crops takes any number here.
 
     Raises MissingDependencyError, ModelFileError (missing, truncated, not ONNX) and ContractError.
     """
@@ -78,6 +79,8 @@ class OrtSession:
             logger.warning(message)
         self._spec = self._read_spec()
         self._outputs = _check_signature(self._session, self._spec, self._name)
+        size = self._session.get_inputs()[0].shape[0]
+        self._batch = size if self._spec.task == "landmarks" and isinstance(size, int) else None
 
     @property
     def spec(self) -> ModelSpec:
@@ -91,7 +94,17 @@ class OrtSession:
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
         """The outputs, in the contract's order, for inputs by name."""
+        if self._batch is not None:
+            return self._run_fixed(feeds["crops"], self._batch)
         return list(self._session.run(self._outputs, dict(feeds)))
+
+    def _run_fixed(self, crops: NDArray[Any], batch: int) -> list[NDArray[Any]]:
+        """The crops in parts of ``batch``, the last one filled up with black."""
+        runs = max(1, -(-len(crops) // batch))  # without a crop, one for the outputs' shapes
+        padded = np.zeros((runs * batch, *crops.shape[1:]), crops.dtype)
+        padded[: len(crops)] = crops
+        parts = [self._session.run(self._outputs, {"crops": part}) for part in np.split(padded, runs)]
+        return [np.concatenate(part)[: len(crops)] for part in zip(*parts, strict=True)]
 
     def _open(self, ort: Any, model: Any, wanted: list[Provider], options: Any) -> tuple[Any, list[str]]:
         """The onnxruntime session, on the providers that work, and what kept the others from working."""
@@ -207,7 +220,8 @@ def _check_signature(session: Any, spec: ModelSpec, name: str) -> list[str]:
     for kind, wanted, nodes in (("inputs", inputs, session.get_inputs()), ("outputs", outputs, session.get_outputs())):
         found = {node.name: (node.type, tuple(node.shape or ())) for node in nodes}
         agrees = found.keys() == wanted.keys() and all(
-            _agrees(found[key], wanted[key], fixed_allowed=kind == "outputs") for key in wanted
+            _agrees(found[key], wanted[key], is_input=kind == "inputs", may_be_fixed=spec.task == "landmarks")
+            for key in wanted
         )
         if not agrees:
             raise ContractError(f"{name} has {kind} {_text(found)}; its contract says {_text(wanted)}")
@@ -215,16 +229,26 @@ def _check_signature(session: Any, spec: ModelSpec, name: str) -> list[str]:
 
 
 def _agrees(
-    found: tuple[str, tuple[Any, ...]], wanted: tuple[str, tuple[int | None, ...]], *, fixed_allowed: bool
+    found: tuple[str, tuple[Any, ...]],
+    wanted: tuple[str, tuple[int | None, ...]],
+    *,
+    is_input: bool,
+    may_be_fixed: bool,
 ) -> bool:
-    """Whether type and shape agree. An input must leave open what the contract does; an output may be less precise."""
+    """Whether type and shape agree.
+
+    An input leaves open what the contract does, but for the number of crops, which may be fixed; an output may be less
+    precise.
+    """
     (found_type, found_shape), (wanted_type, wanted_shape) = found, wanted
     if found_type != wanted_type:
         return False
-    if not found_shape and fixed_allowed:  # shape inference gave up
+    if not found_shape and not is_input:  # shape inference gave up
         return True
     return len(found_shape) == len(wanted_shape) and all(
-        (fixed_allowed or not isinstance(size, int)) if want is None else (not isinstance(size, int) or size == want)
+        (may_be_fixed or not is_input or not isinstance(size, int))
+        if want is None
+        else (not isinstance(size, int) or size == want)
         for size, want in zip(found_shape, wanted_shape, strict=True)
     )
 

@@ -34,7 +34,7 @@ def export_command(
     ] = None,
     random: Annotated[bool, typer.Option("--random", help="untrained weights, for latency work")] = False,
     markup: Annotated[str, typer.Option("--markup", help="the points' convention")] = "ibug68",
-    opset: Annotated[int, typer.Option("--opset", help="ONNX opset")] = 18,
+    opset: Annotated[int, typer.Option("--opset", help="ONNX opset, 17 to 22")] = 18,
     list_only: Annotated[bool, typer.Option("--list", help="list the models and stop")] = False,
 ) -> None:
     """Turn a trained PyTorch model into one ONNX file that any runtime can feed with raw crops."""
@@ -67,7 +67,7 @@ def export_command(
                 progress=lambda step: status.update(f"{model}: {step}"),
             )
     except FacelmError as error:
-        console.print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
+        console.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(2) from error
     report = done.report
     typer.echo(

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import onnx
 
 OPSET = 18
+OPSETS = range(17, 23)  # LayerNormalization came with 17; 23 brings Attention, which few runtimes have
 
 
 @contextmanager

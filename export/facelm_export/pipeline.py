@@ -8,7 +8,7 @@ import os
 import platform
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,13 +21,14 @@ from facelm_models.registry import UnknownModel
 from facelm_models.retinaface import RetinaFace
 from facelm_models.weights import WeightsError, read, read_card
 from facelm_sdk import markup as markups
-from facelm_sdk.errors import InputError, ModelFileError, UnknownModelError
+from facelm_sdk.errors import InputError, ModelFileError, OutputError, UnknownModelError
+from facelm_sdk.files import write_bytes
 from facelm_sdk.session import OrtSession
-from facelm_sdk.spec import ModelSpec
+from facelm_sdk.spec import METADATA_KEY, ModelSpec
 from facelm_sdk.transform import CropRecipe, kps5_recipe
 
 from . import parity
-from .onnx_export import OPSET, to_onnx
+from .onnx_export import OPSET, OPSETS, to_onnx
 from .wrappers import FusedDetector, FusedLandmarks, to_half, without_batch_norm
 
 Precision = Literal["fp32", "fp16"]
@@ -71,6 +72,8 @@ def export(
         raise InputError(f"precision is one of {', '.join(parity.TOLERANCES)}, not {precision!r}")
     if batch is not None and batch < 1:
         raise InputError(f"a fixed batch is at least 1, not {batch}")
+    if opset not in OPSETS:
+        raise InputError(f"opset is {OPSETS[0]} to {OPSETS[-1]}, not {opset}")
     if flip and described.task != "landmarks":
         raise InputError(f"flip averaging is for landmark models; {model} is a detector")
     target = _target(out, model, precision, flip=flip, batch=batch)
@@ -86,7 +89,7 @@ def export(
         draft = Path(scratch) / "draft.onnx"
         draft.write_bytes(proto.SerializeToString())
         progress("comparing with PyTorch")
-        figures = _compare(reference, OrtSession(draft), spec, batch)
+        figures = _compare(reference, OrtSession(draft), spec)
     if not random:  # untrained points are no points to measure, and nobody will use them
         parity.check(figures, precision, model)
     spec = _with_parity(spec, figures)
@@ -95,9 +98,13 @@ def export(
     report = _report(spec, target.name, data, proto, opset, batch)
     progress("writing")
     report_path = target.with_suffix(".report.json")
-    _write(target, data)
-    _write(report_path, json.dumps(report, indent=2).encode())
-    _write(target.with_suffix(".report.md"), _markdown(report).encode())
+    _write(
+        {
+            report_path: json.dumps(report, indent=2).encode(),
+            target.with_suffix(".report.md"): _markdown(report).encode(),
+            target: data,
+        }
+    )
     return Exported(target, report_path, spec, report)
 
 
@@ -177,22 +184,18 @@ def _fuse(network: nn.Module, described: ModelInfo, spec: ModelSpec) -> nn.Modul
     return FusedLandmarks(network, described, spec.crop.size, markups.get(spec.markup), flip=spec.flip).eval()
 
 
-def _compare(reference: nn.Module, session: OrtSession, spec: ModelSpec, batch: int | None) -> dict[str, Any]:
+def _compare(reference: nn.Module, session: OrtSession, spec: ModelSpec) -> dict[str, Any]:
     if spec.task == "detection":
         assert spec.det_thresh is not None
         return parity.detection_parity(reference, session, spec.det_thresh)
-    return parity.landmark_parity(reference, session, batch)
+    return parity.landmark_parity(reference, session)
 
 
 def _with_parity(spec: ModelSpec, figures: dict[str, Any]) -> ModelSpec:
-    import dataclasses
-
-    return dataclasses.replace(spec, parity={"against": "PyTorch fp32", **figures})
+    return replace(spec, parity={"against": "PyTorch fp32", **figures})
 
 
 def _set_contract(proto: Any, spec: ModelSpec) -> None:
-    from facelm_sdk.spec import METADATA_KEY
-
     for entry in proto.metadata_props:
         if entry.key == METADATA_KEY:
             entry.value = spec.to_json()
@@ -233,14 +236,14 @@ def _markdown(report: dict[str, Any]) -> str:
     return f"# {report['file']}\n\n| | |\n|---|---|\n{rows}\n"
 
 
-def _write(path: Path, data: bytes) -> None:
-    """All of ``data`` or nothing."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def _write(files: dict[Path, bytes]) -> None:
+    """All of the files or, where one cannot be written, none."""
+    written: list[Path] = []
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise ModelFileError(f"{path} cannot be written: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        for path, data in files.items():
+            write_bytes(path, data)
+            written.append(path)
+    except OutputError as error:
+        for path in written:
+            path.unlink()
+        raise ModelFileError(str(error)) from error

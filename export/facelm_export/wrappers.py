@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from typing import cast
 
 import torch
@@ -19,14 +20,15 @@ SCORE_FLOOR = 0.05  # the runtime's threshold lies above; suppression first and 
 
 
 class PixelInput(nn.Module):
-    """uint8 (n, H, W, 3) BGR to the network's normalised float (n, 3, H, W)."""
+    """uint8 (n, H, W, 3) BGR to the network's normalised (n, 3, H, W), in the precision of its weights."""
 
     mean: torch.Tensor
     gain: torch.Tensor
 
-    def __init__(self, info: ModelInfo) -> None:
+    def __init__(self, info: ModelInfo, network: nn.Module) -> None:
         super().__init__()
         self.reverse = info.channels == "rgb"
+        self.dtype = next(network.parameters()).dtype
         self.register_buffer("mean", torch.tensor(info.mean).view(1, 3, 1, 1))
         self.register_buffer("gain", 1 / torch.tensor(info.std).view(1, 3, 1, 1))
 
@@ -34,7 +36,7 @@ class PixelInput(nn.Module):
         x = pixels.to(torch.float32).permute(0, 3, 1, 2)  # cast first: TensorRT has no transpose of uint8
         if self.reverse:
             x = x.flip(1)
-        return (x - self.mean) * self.gain
+        return ((x - self.mean) * self.gain).to(self.dtype)
 
 
 class FusedLandmarks(nn.Module):
@@ -48,16 +50,14 @@ class FusedLandmarks(nn.Module):
 
     def __init__(self, network: nn.Module, info: ModelInfo, size: int, markup: Markup, *, flip: bool) -> None:
         super().__init__()
-        self.pixels, self.network, self.size, self.flip = PixelInput(info), network, size, flip
+        self.pixels, self.network, self.size, self.flip = PixelInput(info, network), network, size, flip
         self.register_buffer("flip_order", torch.tensor(markup.flip))
-        self.half = next(network.parameters()).dtype == torch.float16
 
     def forward(self, crops: torch.Tensor) -> torch.Tensor:
         x = self.pixels(crops)
         if self.flip:
             x = torch.cat([x, x.flip(3)])
-        fractions = self.network(x.half() if self.half else x)
-        points = fractions * self.size - 0.5
+        points = self.network(x) * self.size - 0.5
         if self.flip:
             straight, mirrored = points.tensor_split(2)
             mirrored = mirrored.index_select(1, self.flip_order)
@@ -71,12 +71,11 @@ class FusedDetector(nn.Module):
 
     def __init__(self, network: RetinaFace, info: ModelInfo) -> None:
         super().__init__()
-        self.pixels, self.network = PixelInput(info), network
-        self.half = next(network.parameters()).dtype == torch.float16
+        self.pixels, self.network = PixelInput(info, network), network
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         x = self.pixels(image)
-        encoded, logits, points = (part[0].float() for part in self.network(x.half() if self.half else x))
+        encoded, logits, points = (part[0].float() for part in self.network(x))
         prior = priors(image.shape[1], image.shape[2], self.network.config.min_sizes)
         boxes = decode_boxes(encoded, prior)
         scores = logits.softmax(-1)[:, 1]
@@ -94,8 +93,7 @@ def without_batch_norm(network: nn.Module) -> nn.Module:
     network = copy.deepcopy(network).eval()
     for module in list(network.modules()):
         if isinstance(module, nn.Sequential):
-            layers = list(module)
-            for i, (conv, norm) in enumerate(zip(layers, layers[1:], strict=False)):
+            for i, (conv, norm) in enumerate(itertools.pairwise(list(module))):
                 if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
                     module[i] = nn.utils.fusion.fuse_conv_bn_eval(conv, norm)
                     module[i + 1] = nn.Identity()

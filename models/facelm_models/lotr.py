@@ -98,8 +98,8 @@ class DecoderLayer(nn.Module):
 class LOTR(nn.Module):
     """Crops to landmarks.
 
-    ``forward``: float (n, 3, S, S), RGB, normalised as its ModelInfo says -> (n, L, 2) float, (x, y) as fractions of the
-    crop: pixel = fraction * S - 0.5. ``mean_shape`` (L, 2), in the same fractions, is a buffer filled by training.
+    ``forward``: float (n, 3, S, S), RGB, normalised as its ModelInfo says -> (n, L, 2) float, (x, y) as fractions of
+    the crop: pixel = fraction * S - 0.5. ``mean_shape`` (L, 2), in the same fractions, is a buffer filled by training.
     """
 
     mean_shape: torch.Tensor
@@ -133,8 +133,10 @@ class LOTR(nn.Module):
             elif isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
+        last = self.head[-1]
+        assert isinstance(last, nn.Linear)
         with torch.no_grad():  # starts at the mean shape
-            self.head[-1].weight.mul_(0.1)
+            last.weight.mul_(0.1)
 
     def forward(
         self,

@@ -22,7 +22,7 @@ VARIANCES = (0.1, 0.2)
 
 @dataclass(frozen=True)
 class RetinaFaceConfig:
-    """``min_sizes``: sides in pixels of the square priors of each stride; ``leaky``: slope of the activations below 0."""
+    """``min_sizes``: sides in pixels of the square priors of each stride; ``leaky``: slope of activations below 0."""
 
     channels: int = 64
     leaky: float = 0.1
@@ -80,12 +80,14 @@ class Head(nn.Module):
         self.conv1x1 = nn.Conv2d(channels, priors * values, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:  # (n, cells * priors, values)
-        return self.conv1x1(x).permute(0, 2, 3, 1).flatten(1).unflatten(1, (-1, self.values))
+        out: torch.Tensor = self.conv1x1(x).permute(0, 2, 3, 1).flatten(1).unflatten(1, (-1, self.values))
+        return out
 
 
 class RetinaFace(nn.Module):
-    """``forward``: float (n, 3, H, W), BGR less its mean -> encoded boxes (n, p, 4), logits (n, p, 2), points (n, p, 10).
+    """Pictures to what its heads say of every prior.
 
+    ``forward``: float (n, 3, H, W), BGR less its mean -> encoded boxes (n, p, 4), logits (n, p, 2), points (n, p, 10).
     p runs over strides, then rows, columns and priors of a cell, as :func:`priors` does.
     """
 
@@ -144,8 +146,8 @@ def encode_boxes(boxes: torch.Tensor, prior: torch.Tensor) -> torch.Tensor:
 
 def decode_points(encoded: torch.Tensor, prior: torch.Tensor) -> torch.Tensor:
     """Encoded (..., p, 10) to (..., p, 5, 2) in pixels."""
-    offsets = encoded.unflatten(-1, (5, 2)) * VARIANCES[0] * prior[:, None, 2:]
-    return prior[:, None, :2] + offsets
+    offsets: torch.Tensor = encoded.unflatten(-1, (5, 2))  # type: ignore[no-untyped-call]
+    return prior[:, None, :2] + offsets * VARIANCES[0] * prior[:, None, 2:]
 
 
 def encode_points(points: torch.Tensor, prior: torch.Tensor) -> torch.Tensor:

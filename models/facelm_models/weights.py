@@ -39,12 +39,17 @@ def read(path: str | Path) -> dict[str, torch.Tensor]:
         raise WeightsError(f"{path} is not a readable safetensors file: {error}") from error
 
 
-def save(path: str | Path, model: nn.Module, card: Mapping[str, Any]) -> None:
-    """Write the weights of ``model`` with their ``card`` (data, licence, accuracy, ...) inside the same file."""
-    from safetensors.torch import save_file
+def to_bytes(model: nn.Module, card: Mapping[str, Any]) -> bytes:
+    """A safetensors file with the weights of ``model`` and their ``card`` (data, licence, accuracy, ...)."""
+    from safetensors.torch import save as serialise
 
     state = {k: v.contiguous() for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")}
-    save_file(state, path, metadata={"facelm": json.dumps(card)})
+    return serialise(state, metadata={"facelm": json.dumps(card)})
+
+
+def save(path: str | Path, model: nn.Module, card: Mapping[str, Any]) -> None:
+    """Write :func:`to_bytes` to ``path``."""
+    Path(path).write_bytes(to_bytes(model, card))
 
 
 def read_card(path: str | Path) -> dict[str, Any]:

@@ -64,9 +64,17 @@ def test_graph_that_breaks_its_promise(landmark_model, landmark_spec, promise):
         OrtSession(landmark_model(metadata=landmark_spec(**promise).to_json()))
 
 
-def test_fixed_batch_is_refused(landmark_model):
-    with pytest.raises(ContractError, match="crops"):
-        OrtSession(landmark_model(batch=1))
+@pytest.mark.parametrize("count", [0, 1, 3, 4, 8, 9])
+def test_a_fixed_batch_takes_any_number_of_crops(landmark_model, count):
+    crops = np.random.default_rng(0).integers(0, 256, (count, 32, 32, 3), np.uint8)
+    fixed, free = (OrtSession(landmark_model(has_scores=True, batch=batch)) for batch in (4, "n"))
+    outputs = fixed.run({"crops": crops})
+    assert [output.shape for output in outputs] == [(count, 68, 2), (count, 68)]
+    for one, other in zip(outputs, free.run({"crops": crops}), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+    np.testing.assert_allclose(
+        Landmarker(fixed, flip=True, max_batch=3)(crops), Landmarker(free, flip=True)(crops), atol=1e-4
+    )
 
 
 def test_missing_onnxruntime(model, monkeypatch):

@@ -52,6 +52,31 @@ def degrade(image: Image, rng: np.random.Generator, lowest: float = 0.25) -> Ima
     return image
 
 
+def write_text(image: Image, rng: np.random.Generator, keep_clear: NDArray[np.float32]) -> None:
+    """Captions and logos: a few random strings and rings drawn into ``image``, none over the boxes (k, 4) given.
+
+    Letters have eyes and mouths for a small detector, and scenery alone teaches it no better.
+    """
+    size = image.shape[0]
+    letters = "ABCDEFGHIKLMNOPRSTUVWXYZabcdeghnopstuvwxyz0123456789.:&@"
+    for _ in range(int(rng.integers(1, 7))):
+        text = "".join(letters[i] for i in rng.integers(0, len(letters), int(rng.integers(1, 9))))
+        font, scale = int(rng.integers(0, 8)), float(np.exp(rng.uniform(np.log(0.3), np.log(2.5))))
+        thick = int(rng.integers(1, 2 + int(2 * scale)))
+        (width, height), _ = cv2.getTextSize(text, font, scale, thick)
+        x, y = int(rng.integers(-width // 2, size)), int(rng.integers(0, size + height))
+        box = np.array([x - 3, y - 1.3 * height, x + width + 3, y + 0.4 * height])
+        if ((keep_clear[:, :2] < box[2:]) & (keep_clear[:, 2:] > box[:2])).all(1).any():
+            continue
+        ink, ground = (rng.integers(0, 256, 3).tolist() for _ in range(2))
+        if rng.random() < 0.4:
+            cv2.rectangle(image, box[:2].astype(int).tolist(), box[2:].astype(int).tolist(), ground, -1)
+        if rng.random() < 0.2:
+            centre = (x + width // 2, y - height // 2)
+            cv2.circle(image, centre, max(2, height), ground, -1)
+        cv2.putText(image, text, (x, y), font, scale, ink, thick, cv2.LINE_AA)
+
+
 def occlude(image: Image, rng: np.random.Generator, other: Image) -> Image:
     """Cover a random rectangle of up to a third of the side with a flat colour or a piece of ``other`` (same size)."""
     size = image.shape[0]
@@ -75,7 +100,7 @@ def jitter_matrix(
     scale: float = 0.08,
     shift: float = 0.03,
 ) -> NDArray[np.float64]:
-    """The crop's matrix followed by a random rotation, scale and shift about the crop's centre (standard deviations)."""
+    """The crop's matrix, then a random rotation, scale and shift about the crop's centre (standard deviations)."""
     spread = 1.8 if rng.random() < 0.15 else 1.0  # a few far off
     angle = np.deg2rad(rng.normal(0, degrees * spread))
     zoom = np.exp(rng.normal(0, scale * spread))

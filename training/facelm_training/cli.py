@@ -17,16 +17,16 @@ def train_command(
     ],
     threads: Annotated[int | None, typer.Option(help="CPU threads; default: all")] = None,
 ) -> None:
-    """Train an embedded model from random weights; writes OUT/NAME.safetensors. `facelm release` scores and embeds it."""
+    """Train an embedded model from random weights into OUT/NAME.safetensors; `facelm release` scores and embeds it."""
     import cv2
     import torch
 
-    from facelm_models.weights import save
+    from facelm_models.weights import to_bytes
     from facelm_sdk.errors import UnknownModelError
+    from facelm_sdk.files import write_bytes
 
     from .detection import DetectionRecipe, train_detector
     from .landmarks import train_landmarks
-    from .loop import write_atomically
     from .recipes import RECIPES
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -41,7 +41,7 @@ def train_command(
     else:
         model = train_landmarks(recipe, data, out)
     card = {"data": recipe.data, "recipe": recipe.summary, "floor": recipe.floor}
-    write_atomically(out / f"{name}.safetensors", lambda path: save(path, model, card))
+    write_bytes(out / f"{name}.safetensors", to_bytes(model, card))
     typer.echo(out / f"{name}.safetensors")
 
 

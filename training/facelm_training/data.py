@@ -136,3 +136,11 @@ def detection_frames(folder: str | Path, split: Split) -> list[Frame]:
         if frame.name.startswith(DRAWN_ON):
             frame.jpeg = cv2.imencode(".jpg", without_drawing(frame.image()))[1].tobytes()
     return frames
+
+
+def shuffled(items: NDArray[np.int64], seed: int, step: int, batch: int) -> NDArray[np.int64]:
+    """The ``batch`` items of a step when each epoch is one shuffled pass: a function of its arguments alone."""
+    positions = np.arange(step * batch, (step + 1) * batch)
+    epochs = positions // len(items)
+    orders = {int(e): np.random.default_rng([seed, int(e)]).permutation(items) for e in np.unique(epochs)}
+    return np.array([orders[int(e)][p % len(items)] for e, p in zip(epochs, positions, strict=True)])

@@ -17,8 +17,8 @@ from facelm_models.retinaface import RetinaFace, decode_boxes, encode_boxes, enc
 from facelm_sdk import markup as markups
 from facelm_sdk.transform import CropTransform
 
-from .augment import degrade, photometric
-from .data import Frame, detection_frames
+from .augment import degrade, photometric, write_text
+from .data import Frame, detection_frames, shuffled
 from .fast import speed_up
 from .loop import Schedule, train
 
@@ -31,31 +31,33 @@ class DetectionRecipe:
     """How a detector's weights are made.
 
     ``sure``: teacher's score from which a box counts as a face; below it, it is neither face nor background.
-    ``faces``: smallest and largest face of a composed picture, in pixels of its ``size``.
+    ``sizes``: sides of the composed pictures, step after step; the batch is the schedule's for the first of them and
+    shrinks with the area. ``faces``: smallest face of a picture in pixels, and largest as a part of its side.
     """
 
     model: str
     schedule: Schedule
-    size: int = 320
+    sizes: tuple[int, ...] = (256, 256, 512)
     seed: int = 0
     sure: float = 0.8
-    faces: tuple[float, float] = (11.0, 380.0)
+    faces: tuple[float, float] = (11.0, 1.2)
     smallest: float = 9.0
-    mosaic: float = 0.5
+    mosaic: float = 0.65
     background: float = 0.12
+    text: float = 0.5
     match: float = 0.35
     evaluate_every: int = 500
     data: str = (
-        "7,829 train frames of YouTube Faces, LFW, web portraits and BSDS500 scenes, research data; boxes and five points "
-        "from a public RetinaFace mobilenet0.25 as teacher"
+        "7,829 train frames of YouTube Faces, LFW, web portraits and BSDS500 scenes, research data; boxes and five "
+        "points from a public RetinaFace mobilenet0.25 as teacher"
     )
     summary: str = (
-        "composed pictures (one face of any size, or mosaics), multi-box and five-point loss, hard negatives 7:1, AdamW, "
-        "EMA, bf16 on a CPU"
+        "composed pictures (one face of any size, or mosaics), multi-box and five-point loss, hard negatives 7:1, "
+        "AdamW, EMA, bf16 on a CPU"
     )
     floor: str = (
-        "The floor: faces and boxes are another detector's (score >= 0.8), on easy pictures; where the teacher errs, so do "
-        "the scores."
+        "The floor: faces and boxes are another detector's (score >= 0.8), on easy pictures; where the teacher errs, "
+        "so do the scores."
     )
 
 
@@ -82,9 +84,7 @@ class DetectionTask:
 
     def __init__(self, model: RetinaFace, recipe: DetectionRecipe, frames: list[Frame], val: list[Frame]) -> None:
         self.model, self.recipe, self.frames, self.val = speed_up(model), recipe, frames, val
-        self.priors = priors(recipe.size, recipe.size, model.config.min_sizes)
-        centre, side = self.priors[:, :2].numpy(), self.priors[:, 2:].numpy()
-        self.prior_boxes = np.concatenate([centre - side / 2, centre + side / 2], 1)
+        self.priors = {size: priors(size, size, model.config.min_sizes) for size in recipe.sizes}
         sure = [bool((f.scores >= recipe.sure).any()) for f in frames]
         self.with_face = np.flatnonzero(sure)
         self.scenery = np.array([i for i, f in enumerate(frames) if f.name.startswith("bsds") and not sure[i]])
@@ -112,7 +112,7 @@ class DetectionTask:
         mask = np.zeros((size, size), np.uint8)
         corners = transform.apply(np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float64))
         cv2.fillConvexPoly(mask, np.round(corners).astype(np.int32), 1)
-        np.copyto(target, warped, where=mask[..., None] > 0)
+        cv2.copyTo(warped, mask, target)
         centres = transform.apply((boxes[:, :2] + boxes[:, 2:]) / 2)
         half = (boxes[:, 2:] - boxes[:, :2]) * scale / 2
         placed = np.concatenate([centres - half, centres + half], 1)
@@ -139,9 +139,9 @@ class DetectionTask:
         cv2.resize(image[y : y + side, x : x + side], (size, size), dst=target, interpolation=cv2.INTER_AREA)
         return target
 
-    def compose(self, rng: np.random.Generator, first: int) -> Scene:
-        """A training picture around frame ``first``."""
-        size, (low, high) = self.recipe.size, self.recipe.faces
+    def compose(self, rng: np.random.Generator, first: int, size: int) -> Scene:
+        """A training picture (size, size, 3) around frame ``first``."""
+        low, high = self.recipe.faces[0], self.recipe.faces[1] * size
         image = self._backdrop(size, rng)
         if rng.random() < self.recipe.background:
             empty = np.zeros((0, 4), np.float32)
@@ -172,25 +172,28 @@ class DetectionTask:
         if rng.random() < 0.5:
             scene.image = np.ascontiguousarray(scene.image[:, ::-1])
             scene.boxes = np.stack(
-                [size - scene.boxes[:, i] if i % 2 == 0 else scene.boxes[:, i] for i in (2, 1, 0, 3)], 1
+                [size - 1 - scene.boxes[:, i] if i % 2 == 0 else scene.boxes[:, i] for i in (2, 1, 0, 3)], 1
             )
             scene.kps = scene.kps[:, KPS_FLIP]
             scene.kps[..., 0] = size - 1 - scene.kps[..., 0]
+        if rng.random() < self.recipe.text:
+            write_text(scene.image, rng, scene.boxes)
         scene.image = degrade(photometric(scene.image, rng), rng, lowest=0.5)
         return scene
 
     def targets(self, scene: Scene) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Encoded boxes (p, 4), labels (p,) and encoded points (p, 10) of a picture's priors."""
-        count = len(self.priors)
+        prior = self.priors[scene.image.shape[0]]
+        count = len(prior)
         labels = torch.zeros(count, dtype=torch.long)
         boxes, points = torch.zeros(count, 4), torch.full((count, 10), torch.nan)
         if len(scene.boxes) == 0:
             return boxes, labels, points
-        overlap = iou(self.prior_boxes, scene.boxes)  # (p, k)
+        centre, half = prior[:, :2].numpy(), prior[:, 2:].numpy() / 2
+        overlap = iou(np.concatenate([centre - half, centre + half], 1), scene.boxes)  # (p, k)
         sure = np.flatnonzero(~scene.doubtful)
         unclear = overlap[:, scene.doubtful].max(1, initial=0) > 0.2
-        centre = self.priors[:, :2].numpy()[:, None]
-        inside = ((centre > scene.boxes[None, :, :2]) & (centre < scene.boxes[None, :, 2:])).all(-1)
+        inside = ((centre[:, None] > scene.boxes[None, :, :2]) & (centre[:, None] < scene.boxes[None, :, 2:])).all(-1)
         unclear |= inside[:, scene.doubtful].any(1)
         labels[torch.from_numpy(unclear)] = -1
         if len(sure) == 0:
@@ -204,26 +207,26 @@ class DetectionTask:
         face = np.flatnonzero(value >= self.recipe.match)
         labels[face] = 1
         chosen = sure[match[face]]
-        boxes[face] = encode_boxes(torch.from_numpy(scene.boxes[chosen]), self.priors[face])
-        points[face] = encode_points(torch.from_numpy(scene.kps[chosen]), self.priors[face])
+        boxes[face] = encode_boxes(torch.from_numpy(scene.boxes[chosen]), prior[face])
+        points[face] = encode_points(torch.from_numpy(scene.kps[chosen]), prior[face])
         return boxes, labels, points
 
     def batch(self, step: int) -> dict[str, torch.Tensor]:
         """See Task."""
-        batch, count = self.recipe.schedule.batch, len(self.with_face)
-        scenes = []
-        for position in range(step * batch, (step + 1) * batch):
-            order = np.random.default_rng([self.recipe.seed, position // count]).permutation(count)
-            first = int(self.with_face[order[position % count]])
-            scenes.append(self.compose(np.random.default_rng([self.recipe.seed, 1, position]), first))
-        images = torch.from_numpy(np.stack([s.image for s in scenes])).permute(0, 3, 1, 2).float() - self.mean
+        size, batch = self.recipe.sizes[step % len(self.recipe.sizes)], self.recipe.schedule.batch
+        firsts = shuffled(self.with_face, self.recipe.seed, step, batch)[: batch * self.recipe.sizes[0] ** 2 // size**2]
+        scenes = [
+            self.compose(np.random.default_rng([self.recipe.seed, 1, step * batch + i]), int(first), size)
+            for i, first in enumerate(firsts)
+        ]
+        images = torch.from_numpy(np.stack([s.image for s in scenes])).float().permute(0, 3, 1, 2) - self.mean
         boxes, labels, points = (torch.stack(part) for part in zip(*(self.targets(s) for s in scenes), strict=True))
         return {"images": images, "boxes": boxes, "labels": labels, "points": points}
 
     def loss(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """See Task."""
         predicted = tuple(part.float() for part in self.model(batch["images"]))
-        parts = multibox(predicted, batch["boxes"], batch["labels"], batch["points"])  # type: ignore[arg-type]
+        parts = multibox(predicted, batch["boxes"], batch["labels"], batch["points"])
         return dict(zip(("class", "box", "points"), parts, strict=True))
 
     @torch.no_grad()
@@ -236,10 +239,11 @@ class DetectionTask:
             image = frame.image()
             scale = 480 / max(image.shape[:2])
             image = cv2.resize(image, None, fx=scale, fy=scale)  # type: ignore[assignment]
+            height, width = image.shape[:2]
             x = torch.from_numpy(image).permute(2, 0, 1)[None].float() - self.mean
             boxes, logits, _ = model(x)
             scores = logits[0].softmax(-1)[:, 1].numpy()
-            decoded = decode_boxes(boxes[0], priors(*image.shape[:2], model.config.min_sizes)).numpy() / scale
+            decoded = decode_boxes(boxes[0], priors(height, width, model.config.min_sizes)).numpy() / scale
             likely = scores > 0.5
             xywh = np.concatenate([decoded[:, :2], decoded[:, 2:] - decoded[:, :2]], 1)[likely]
             kept = cv2.dnn.NMSBoxes(xywh.tolist(), scores[likely].tolist(), 0.5, 0.4)

@@ -42,12 +42,12 @@ class _StridedDepthwiseConv2d(nn.Conv2d):
         if torch.is_autocast_enabled("cpu"):
             dtype = torch.get_autocast_dtype("cpu")
             input, weight = input.to(dtype), weight.to(dtype)
-        out: torch.Tensor = _StridedDepthwise.apply(input, weight, self.padding[0])
+        out: torch.Tensor = _StridedDepthwise.apply(input, weight, self.padding[0])  # type: ignore[no-untyped-call]
         return out
 
 
 def speed_up(model: nn.Module) -> nn.Module:
-    """Give the 3x3 depthwise convolutions of stride 2 in ``model`` the faster gradient, in place; state stays as it is."""
+    """Give the 3x3 depthwise convolutions of stride 2 in ``model`` the faster gradient, in place; state is kept."""
     for module in model.modules():
         if (
             type(module) is nn.Conv2d

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import io
 import json
 import logging
 import math
@@ -18,6 +19,8 @@ from typing import Any, Protocol
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
+
+from facelm_sdk.files import write_bytes
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +54,7 @@ class Task(Protocol):
     model: nn.Module
 
     def batch(self, step: int) -> dict[str, torch.Tensor]:
-        """The batch of that step: a function of the seed and ``step`` alone, so that a resumed run sees the same data."""
+        """The batch of that step, by the seed and ``step`` alone, so that a resumed run sees the same data."""
 
     def loss(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Named losses; their sum is minimised."""
@@ -130,7 +133,7 @@ def train(
         start = state["step"]
         log.info("resumed %s at step %d of %d", description, start, schedule.steps)
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / "schedule.json", lambda path: path.write_text(json.dumps(asdict(schedule), indent=1)))
+    write_bytes(folder / "schedule.json", json.dumps(asdict(schedule), indent=1).encode())
 
     def save(step: int) -> None:
         state = {
@@ -139,7 +142,7 @@ def train(
             "optimiser": optimiser.state_dict(),
             "step": step,
         }
-        write_atomically(folder / "last.pt", lambda path: torch.save(state, path))
+        write_bytes(folder / "last.pt", _serialised(state))
 
     columns = (
         TextColumn("{task.description}"),
@@ -162,9 +165,9 @@ def train(
                 losses = task.loss(batch)
             total = torch.stack(list(losses.values())).sum()
             if not torch.isfinite(total):
-                raise FloatingPointError(f"{description}: the loss is {float(total)} at step {step}")
+                raise FloatingPointError(f"{description}: the loss is {total.item()} at step {step}")
             optimiser.zero_grad(set_to_none=True)
-            total.backward()
+            total.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(model.parameters(), schedule.clip)
             optimiser.step()
             update_average(average, model, min(schedule.ema, (step + 1) / (step + 10)))
@@ -182,8 +185,14 @@ def train(
                 _append(folder / "log.csv", row)
                 progress.console.print(f"{description} {done}/{schedule.steps} {row}")
     save(schedule.steps)
-    write_atomically(folder / "done.pt", lambda path: torch.save(average.state_dict(), path))
+    write_bytes(folder / "done.pt", _serialised(average.state_dict()))
     return average
+
+
+def _serialised(state: Any) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
 
 
 def _append(path: Path, row: dict[str, Any]) -> None:

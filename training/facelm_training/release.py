@@ -31,7 +31,7 @@ def release_command(
     card = {"licence": LICENCE, **read_card(weights)}
     with tempfile.TemporaryDirectory() as scratch:
         draft = export(name, weights=weights, out=Path(scratch) / f"{name}.onnx").path
-        scores = _score(name, info(name).task, draft, data, runtime)
+        scores = _score(name, info(name).task, draft, data, repository)
         card["accuracy"] = scores["summary"]
         final = Path(scratch) / f"{name}.safetensors"
         save(final, load(create(name), weights), card)
@@ -43,7 +43,7 @@ def release_command(
     typer.echo(json.dumps(scores["all"], indent=1))
 
 
-def _score(name: str, task: str, onnx: Path, data: Path, runtime: Path) -> dict[str, Any]:
+def _score(name: str, task: str, onnx: Path, data: Path, repository: Path) -> dict[str, Any]:
     from facelm_sdk import Detector, Landmarker
 
     from .evaluate import detection_scores, landmark_scores, plot_ced
@@ -52,7 +52,7 @@ def _score(name: str, task: str, onnx: Path, data: Path, runtime: Path) -> dict[
         scores = detection_scores(Detector(onnx), data)
         summary = {"val frames": scores["all"], "scenes without a face": scores["scenes without a face"]}
         return {"all": scores, "summary": summary}
-    detector = Detector(runtime / "retinaface_mnet025.onnx")
+    detector = Detector(repository / "facelm_sdk/weights/retinaface_mnet025.onnx")
     every: dict[str, Any] = {}
     curves: dict[str, Any] = {}
     for flip in (False, True):
@@ -60,7 +60,7 @@ def _score(name: str, task: str, onnx: Path, data: Path, runtime: Path) -> dict[
         label = "flip averaging" if flip else "single"
         every[label] = scores
         curves |= {f"{key}, {label}": value for key, value in errors.items() if "68" in key and "own" in key}
-    plot_ced(curves, Path("models/facelm_models/checkpoints") / f"{name}_ced.png", f"{name}: val people of landmarks68")
+    plot_ced(curves, repository / f"models/facelm_models/checkpoints/{name}_ced.png", f"{name}: val people of landmarks68")
     key = "clean, 68, own detector"
     summary = {label: {k: v for k, v in every[label][key].items() if k != "faces"} for label in every}
     return {"all": every, "summary": {"val people, inter-ocular %": summary}}

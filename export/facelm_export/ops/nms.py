@@ -44,7 +44,9 @@ def _(boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float, score_thr
 
 def translations() -> dict[Any, Callable[..., Any]]:
     """What torch.onnx.export needs to know of the operators here."""
-    from onnxscript import opset18 as op
+    from onnxscript import opset18
+
+    op: Any = opset18  # its own annotations take no list of constants
 
     def onnx_nms(boxes: Any, scores: Any, iou_threshold: float, score_threshold: float) -> Any:
         selected = op.NonMaxSuppression(

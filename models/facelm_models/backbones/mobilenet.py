@@ -30,7 +30,8 @@ class InvertedResidual(nn.Module):
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x + self.layers(x) if self.skip else self.layers(x)
+        out: torch.Tensor = self.layers(x)
+        return x + out if self.skip else out
 
 
 # (expansion, channels, repeats, stride of the first), table 2 of the MobileNetV2 paper

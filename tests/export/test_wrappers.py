@@ -1,0 +1,104 @@
+"""What is done to a network before it is traced."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from facelm_export.wrappers import FusedDetector, FusedLandmarks, PixelInput, to_half, without_batch_norm
+from facelm_models import info
+from facelm_sdk import markup as markups
+from tests.tolerances import PIXELS, REWRITE
+
+from .conftest import disturbed
+
+MARKUP = markups.get("ibug68")
+
+
+@pytest.fixture
+def crops():
+    return torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 192, 192, 3), np.uint8))
+
+
+class Centre(nn.Module):
+    """The fractions of every point are the colour of the crop's pixel (row 1, column 0)."""
+
+    def __init__(self):
+        super().__init__()
+        self.one = nn.Parameter(torch.ones(1))
+
+    def forward(self, x):
+        return self.one * x[:, None, :2, 1, 0].expand(-1, 68, -1)
+
+
+def test_pixels_by_hand():
+    model = dataclasses.replace(info("lotr_m"), channels="rgb", mean=(1.0, 2.0, 3.0), std=(2.0, 4.0, 8.0))
+    pixels = torch.zeros(1, 2, 2, 3, dtype=torch.uint8)
+    pixels[0, 1, 0] = torch.tensor([30, 20, 10])  # BGR
+    expected = torch.tensor([(10 - 1) / 2, (20 - 2) / 4, (30 - 3) / 8])
+    torch.testing.assert_close(PixelInput(model, Centre())(pixels)[0, :, 1, 0], expected)
+    model = dataclasses.replace(model, channels="bgr")
+    expected = torch.tensor([(30 - 1) / 2, (20 - 2) / 4, (10 - 3) / 8])
+    torch.testing.assert_close(PixelInput(model, Centre())(pixels)[0, :, 1, 0], expected)
+
+
+def test_fractions_become_pixels():
+    model = dataclasses.replace(info("lotr_m"), mean=(0.0, 0.0, 0.0), std=(255.0, 255.0, 255.0))
+    crop = torch.zeros(1, 4, 4, 3, dtype=torch.uint8)
+    crop[0, 1, 0] = torch.tensor([0, 51, 255])  # R = 1, G = 0.2: x at the right edge, y a fifth down
+    points = FusedLandmarks(Centre(), model, 4, MARKUP, flip=False)(crop)
+    torch.testing.assert_close(points, torch.tensor([3.5, 0.3]).expand(1, 68, 2))
+
+
+@torch.no_grad()
+def test_flip_averaging_is_mirror_symmetric(crops):
+    fused = FusedLandmarks(disturbed("lotr_m"), info("lotr_m"), 192, MARKUP, flip=True).eval()
+    mirrored = markups.flip_points(fused(crops.flip(2)).numpy(), 192, MARKUP)
+    np.testing.assert_allclose(fused(crops).numpy(), mirrored, **REWRITE)
+
+
+@pytest.mark.parametrize("name", ["lotr_m", "retinaface_mnet025"])
+@torch.no_grad()
+def test_folding_batch_norms_changes_nothing(name):
+    network = disturbed(name)
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    folded = without_batch_norm(network)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
+    x = torch.randn(2, 3, 192, 192)
+    expected, actual = network(x), folded(x)
+    if name == "lotr_m":
+        expected, actual = (expected,), (actual,)
+    for a, b in zip(actual, expected, strict=True):
+        torch.testing.assert_close(a, b, **REWRITE)
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+
+
+def test_half_precision_keeps_buffers():
+    network = to_half(without_batch_norm(disturbed("lotr_m")))
+    assert all(p.dtype == torch.float16 for p in network.parameters())
+    assert all(b.dtype == torch.float32 for b in network.buffers() if b.is_floating_point())
+    assert torch.equal(network.mean_shape, disturbed("lotr_m").mean_shape)
+    assert dict(network.named_buffers()).keys() == {"mean_shape"}
+
+
+@torch.no_grad()
+def test_points_leave_a_half_precision_network_in_fp32(crops):
+    network = without_batch_norm(disturbed("lotr_m"))
+    expected = FusedLandmarks(network, info("lotr_m"), 192, MARKUP, flip=True)(crops)
+    actual = FusedLandmarks(to_half(network), info("lotr_m"), 192, MARKUP, flip=True)(crops)
+    assert actual.dtype == torch.float32
+    assert (actual - expected).norm(dim=-1).max() < PIXELS["fp16"]
+
+
+@torch.no_grad()
+def test_detections_are_sorted_and_told_apart():
+    fused = FusedDetector(disturbed("retinaface_mnet025"), info("retinaface_mnet025")).eval()
+    image = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (1, 97, 131, 3), np.uint8))
+    boxes, scores, kps = fused(image)
+    assert len(boxes) == len(scores) == len(kps) > 3
+    assert boxes.shape[1:] == (4,) and kps.shape[1:] == (5, 2)
+    assert (scores.diff() <= 0).all() and scores.min() > 0.05

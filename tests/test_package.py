@@ -1,0 +1,74 @@
+"""What a user installs: the wheel holds every package, the weights and nothing that is not ours."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> zipfile.ZipFile:
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (path,) = folder.glob("*.whl")
+    return zipfile.ZipFile(path)
+
+
+def test_the_wheel_holds_the_four_packages_and_nothing_else(wheel):
+    top = {name.split("/")[0] for name in wheel.namelist()}
+    packages = {"facelm_sdk", "facelm_models", "facelm_export", "facelm_training"}
+    assert {name for name in top if not name.endswith(".dist-info")} == packages
+    for package, folder in (
+        ("facelm_sdk", "."),
+        ("facelm_models", "models"),
+        ("facelm_export", "export"),
+        ("facelm_training", "training"),
+    ):
+        sources = {path.relative_to(ROOT / folder).as_posix() for path in (ROOT / folder / package).rglob("*.py")}
+        assert sources, package
+        assert sources <= set(wheel.namelist())
+        assert f"{package}/py.typed" in wheel.namelist()
+
+
+def test_the_wheel_holds_the_weights_as_the_manifest_says(wheel):
+    models = json.loads(wheel.read("facelm_sdk/weights/manifest.json"))["models"]
+    assert {model["name"] for model in models} == {"lotr_m", "retinaface_mnet025"}
+    for model in models:
+        data = wheel.read(f"facelm_sdk/weights/{model['file']}")
+        assert hashlib.sha256(data).hexdigest() == model["sha256"]
+        assert f"facelm_models/checkpoints/{model['name']}.safetensors" in wheel.namelist()
+        assert f"facelm_models/checkpoints/{model['name']}.md" in wheel.namelist()
+    assert "facelm_export/assets/collins.jpg" in wheel.namelist()
+
+
+def test_entry_points(wheel):
+    (name,) = [name for name in wheel.namelist() if name.endswith("entry_points.txt")]
+    text = wheel.read(name).decode()
+    for line in (
+        "facelm = facelm_sdk.cli:main",
+        "facelm-export = facelm_export.cli:main",
+        "export = facelm_export.cli:export_command",
+        "train = facelm_training.cli:train_command",
+        "release = facelm_training.release:release_command",
+    ):
+        assert line in text.splitlines()
+
+
+def test_extras_keep_the_colliding_wheels_apart(wheel):
+    (name,) = [name for name in wheel.namelist() if name.endswith("METADATA")]
+    needs = [line for line in wheel.read(name).decode().splitlines() if line.startswith("Requires-Dist:")]
+    hard = [line for line in needs if "extra ==" not in line]
+    assert not any("opencv" in line or "onnxruntime" in line or "torch" in line for line in hard)
+    for extra in ("cpu", "cpu-headless", "gpu", "gpu-headless"):
+        chosen = [line for line in needs if f"extra == '{extra}'" in line]
+        assert len(chosen) == 2, chosen

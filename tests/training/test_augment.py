@@ -1,0 +1,122 @@
+"""Augmentation: repeatable, and points stay on what they mark."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from facelm_models import create
+from facelm_training import augment, landmarks
+from facelm_training.data import shuffled
+from facelm_training.landmarks import LandmarkRecipe, LandmarkTask, Pooled, Stage
+from facelm_training.loop import Schedule
+
+from .conftest import LEFT, RIGHT, centroid
+
+
+@pytest.fixture
+def picture():
+    return np.random.default_rng(1).integers(0, 256, (64, 64, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        augment.photometric,
+        augment.degrade,
+        lambda image, rng: augment.occlude(image, rng, image[::-1]),
+        lambda image, rng: augment.jitter_matrix(np.eye(2, 3), 64, rng),
+    ],
+    ids=["photometric", "degrade", "occlude", "jitter"],
+)
+def test_a_generator_decides_everything(picture, change):
+    before = picture.copy()
+    outputs = [change(picture, np.random.default_rng(seed)) for seed in range(12)]
+    again = [change(picture, np.random.default_rng(seed)) for seed in range(12)]
+    for one, other in zip(outputs, again, strict=True):
+        np.testing.assert_array_equal(one, other)
+        assert one.dtype == outputs[0].dtype and one.shape == outputs[0].shape
+    assert len({output.tobytes() for output in outputs}) > 6
+    np.testing.assert_array_equal(picture, before)
+
+
+def test_occlusion_is_a_rectangle_of_at_most_a_third(picture):
+    for seed in range(20):
+        covered = (augment.occlude(picture, np.random.default_rng(seed), 255 - picture) != picture).any(-1)
+        rows, columns = (np.flatnonzero(covered.any(axis)) for axis in (1, 0))
+        assert 0 < np.ptp(rows) < 0.39 * 64 and 0 < np.ptp(columns) < 0.39 * 64
+
+
+def test_jitter_is_about_the_crops_centre():
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        matrix = augment.jitter_matrix(np.eye(2, 3), 101, rng, degrees=40, scale=0.3, shift=0.0)
+        np.testing.assert_allclose(matrix @ (50, 50, 1), (50, 50), atol=1e-9)
+        linear = matrix[:, :2]
+        np.testing.assert_allclose(linear @ linear.T, np.linalg.det(linear) * np.eye(2), atol=1e-9)
+
+
+def task(faces, size=96, **options):
+    stage = Stage("test", "pooled", size, Schedule(steps=4, batch=4))
+    recipe = LandmarkRecipe("lotr_m", (stage,), **options)
+    return LandmarkTask(Pooled(create("lotr_m", size=64)), recipe, stage, faces, faces)
+
+
+@pytest.fixture
+def plain(monkeypatch):
+    """Leaves colours and sharpness alone, so that spots can be found again."""
+    monkeypatch.setattr(landmarks, "photometric", lambda image, rng: image)
+    monkeypatch.setattr(landmarks, "degrade", lambda image, rng: image)
+
+
+def test_points_stay_on_the_face(faces, plain):
+    made = task(faces, occlusion=0.0)
+    flips = []
+    for seed in range(24):
+        crop, fractions = made.sample(seed % len(faces), np.random.default_rng(seed))
+        points = fractions * 96 - 0.5
+        blue, red = centroid(crop[..., 0]), centroid(crop[..., 2])
+        flipped = blue[0] > red[0]
+        left, right = (red, blue) if flipped else (blue, red)
+        assert np.linalg.norm(points[LEFT] - left) < 0.5
+        assert np.linalg.norm(points[RIGHT] - right) < 0.5
+        flips.append(flipped)
+    assert {True, False} == set(flips)
+
+
+def test_crops_differ_in_place_and_size(faces, plain):
+    made = task(faces, occlusion=0.0)
+    points = np.stack([made.sample(0, np.random.default_rng(seed))[1] for seed in range(16)])
+    assert points[:, LEFT].std(0).min() > 0.01
+    eyes = np.linalg.norm(points[:, LEFT] - points[:, RIGHT], axis=-1)
+    assert eyes.max() / eyes.min() > 1.1
+
+
+def test_a_batch_is_a_function_of_seed_and_step(faces):
+    first = task(faces).batch(5)
+    np.random.seed(0)
+    torch.manual_seed(99)
+    other = task(faces)
+    other.batch(0)
+    for key, value in other.batch(5).items():
+        assert torch.equal(value, first[key])
+    assert not torch.equal(other.batch(6)["crops"], first["crops"])
+    assert not torch.equal(task(faces, seed=1).batch(5)["crops"], first["crops"])
+    assert first["crops"].shape == (4, 3, 96, 96) and first["points"].shape == (4, 68, 2)
+
+
+def test_faces_without_a_sure_label_are_left_out(faces):
+    faces.disagreement[2] = 60.0
+    faces.disagreement[3] = np.nan
+    faces.kps[4] += 60.0  # of another face of the picture
+    assert task(faces).usable.tolist() == [0, 1, 3, 5]
+
+
+def test_an_epoch_shows_every_item_once():
+    items = np.array([3, 5, 8, 13, 21])
+    shown = np.concatenate([shuffled(items, 7, step, 4) for step in range(5)])
+    assert all(sorted(shown[i : i + 5]) == items.tolist() for i in range(0, 20, 5))
+    assert shown[:5].tolist() != shown[5:10].tolist()
+    np.testing.assert_array_equal(shuffled(items, 7, 3, 4), shown[12:16])
+    assert shuffled(items, 8, 0, 4).tolist() != shown[:4].tolist()

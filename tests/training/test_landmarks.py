@@ -1,0 +1,159 @@
+"""Landmark training: it learns, and its parts do what they say."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from facelm_models import create
+from facelm_sdk import markup as markups
+from facelm_training.fast import speed_up
+from facelm_training.landmarks import (
+    LandmarkRecipe,
+    LandmarkTask,
+    Pooled,
+    Stage,
+    Validation,
+    crop_recipe,
+    mean_shape,
+    resized,
+    to_input,
+)
+from facelm_training.loop import Schedule, train
+from facelm_training.recipes import LOTR_M, RECIPES
+from tests.tolerances import GRADIENT, REWRITE, ROUND_TRIP
+
+
+class OneBatch(LandmarkTask):
+    """Shows the same crops again and again."""
+
+    def batch(self, step):
+        return super().batch(0)
+
+
+@pytest.mark.parametrize("network", ["pooled", "full"])
+def test_a_few_steps_lower_the_loss(faces, tmp_path, network):
+    torch.manual_seed(0)
+    model = create("lotr_m", size=64, dropout=0.0)
+    model.mean_shape.copy_(mean_shape(crop_recipe("lotr_m", 64), faces))
+    schedule = Schedule(steps=10, batch=6, rate=2e-3, warmup=2, ema=0.0)
+    stage = Stage("test", network, 64, schedule)
+    recipe = LandmarkRecipe("lotr_m", (stage,))
+    task = OneBatch(Pooled(model) if network == "pooled" else model, recipe, stage, faces, faces)
+    batch = task.batch(0)
+    before = task.loss(batch)["loss"].item()
+    train(task, schedule, tmp_path)
+    task.model.train()
+    assert task.loss(batch)["loss"].item() < 0.9 * before
+
+
+def test_the_loss_weighs_by_the_eye_distance(faces):
+    stage = Stage("test", "pooled", 64, Schedule(steps=1, batch=2))
+    task = LandmarkTask(Pooled(create("lotr_m", size=64)), LandmarkRecipe("lotr_m", (stage,)), stage, faces, faces)
+    points = torch.rand(2, 68, 2)
+    left, right = markups.get("ibug68").outer_eye_corners
+    points[:, left], points[:, right] = torch.tensor([0.3, 0.5]), torch.tensor([0.7, 0.5])
+    points[1, right] = torch.tensor([0.5, 0.5])  # half the eye distance
+
+    def loss(wrong):
+        task.model = lambda crops: points + torch.tensor([0.0, 0.02]) * torch.tensor(wrong)[:, None, None]
+        return task.loss({"crops": points, "points": points})["loss"].item()
+
+    # The weights are the mean distance over each: 0.3 / 0.4 and 0.3 / 0.2.
+    assert loss([0.0, 1.0]) / loss([1.0, 0.0]) == pytest.approx(1.5 / 0.75, rel=1e-4)
+    assert loss([0.0, 0.0]) == 0
+
+
+def test_pooled_shares_the_backbone():
+    model = create("lotr_m", size=64)
+    pooled = Pooled(model)
+    assert pooled.backbone is model.backbone
+    assert pooled.eval()(torch.zeros(2, 3, 64, 64)).shape == (2, 68, 2)
+
+
+@torch.no_grad()
+def test_resized_keeps_the_weights():
+    torch.manual_seed(0)
+    model = create("lotr_m", size=128, num_landmarks=29).eval()
+    other = resized(model, 192)
+    assert (other.config.size, other.config.num_landmarks) == (192, 29)
+    for key, value in model.state_dict().items():
+        if key != "position":
+            assert torch.equal(other.state_dict()[key], value), key
+    assert other.position.shape == (1, 36, 64)
+    grids = [m.position.unflatten(1, (m.side, m.side)).mean((1, 2)) for m in (model, other)]
+    torch.testing.assert_close(grids[0], grids[1], rtol=0, atol=0.05)
+    crops = torch.randn(2, 3, 128, 128)
+    torch.testing.assert_close(resized(model, 128).eval()(crops), model(crops), **REWRITE)
+
+
+def test_mean_shape_and_validation_undo_the_crop(faces):
+    """A network that knows the first face."""
+    one = dataclasses.replace(
+        faces,
+        images=faces.images[:1],
+        names=faces.names[:1],
+        **{key: getattr(faces, key)[:1] for key in ("kps", "points", "original", "disagreement")},
+    )
+    fractions = mean_shape(crop_recipe("lotr_m", 64), one)
+    assert fractions.shape == (68, 2) and 0 < fractions.min() and fractions.max() < 1
+
+    class Knows(nn.Module):
+        def forward(self, crops):
+            flipped = crops[:, 0, :, 32:].mean() > crops[:, 0, :, :32].mean()  # the red spot is image-right
+            points = fractions.numpy() * 64 - 0.5
+            points = points if flipped else markups.flip_points(points, 64, "ibug68")
+            return torch.from_numpy((points + 0.5) / 64).float()[None]
+
+    validation = Validation("lotr_m", 64, one)
+    for flip in (False, True):
+        np.testing.assert_allclose(validation.predict(Knows(), flip=flip), one.points, **ROUND_TRIP)
+        assert validation.errors(Knows(), flip=flip).max() < 1e-4
+
+
+def test_to_input_by_hand():
+    crop = np.zeros((1, 2, 2, 3), np.uint8)
+    crop[0, 0, 1] = 10, 20, 30  # BGR
+    expected = [(30 - 123.675) / 58.395, (20 - 116.28) / 57.12, (10 - 103.53) / 57.375]
+    np.testing.assert_allclose(to_input(crop, "lotr_m")[0, :, 0, 1], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (7, 9), (8, 7)], ids=str)
+def test_the_faster_gradient_is_the_gradient(size):
+    torch.manual_seed(0)
+    plain = nn.Conv2d(6, 6, 3, stride=2, padding=1, groups=6, bias=False)
+    fast = nn.Conv2d(6, 6, 3, stride=2, padding=1, groups=6, bias=False)
+    fast.load_state_dict(plain.state_dict())
+    fast = speed_up(nn.Sequential(fast))
+    assert type(fast[0]) is not nn.Conv2d
+    x = torch.randn(3, 6, *size)
+    gradients = []
+    for conv in (plain, fast):
+        leaf = x.clone().requires_grad_()
+        y = conv(leaf)
+        (y * torch.linspace(-1, 1, y.numel()).view_as(y)).sum().backward()
+        gradients.append((y, leaf.grad, next(conv.parameters()).grad))
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(other, one, **GRADIENT)
+
+
+def test_only_what_is_slow_is_replaced():
+    torch.manual_seed(0)
+    model = create("lotr_m", size=64)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    fast = speed_up(model)
+    changed = [m for m in fast.modules() if isinstance(m, nn.Conv2d) and type(m) is not nn.Conv2d]
+    assert len(changed) == 4 and all(m.stride == (2, 2) and m.groups == m.in_channels for m in changed)
+    assert all(torch.equal(value, before[key]) for key, value in fast.state_dict().items())
+    assert fast.state_dict().keys() == before.keys()
+
+
+def test_recipes_can_be_run():
+    for name, recipe in RECIPES.items():
+        assert recipe.model == name
+        create(name)
+    assert LOTR_M.stages[-1].network == "full" and LOTR_M.stages[-1].size == 192

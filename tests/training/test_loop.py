@@ -1,0 +1,115 @@
+"""The loop: schedule, prefetching, averaging, checkpoints that resume."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from facelm_training.loop import Schedule, prefetch, train, update_average
+
+
+def test_rates():
+    schedule = Schedule(steps=100, rate=1.0, final_rate=0.1, warmup=10, decay=0.5)
+    assert schedule.rate_at(0) == pytest.approx(0.1)
+    assert schedule.rate_at(9) == pytest.approx(1.0)
+    assert [schedule.rate_at(step) for step in (10, 30, 50)] == pytest.approx([1.0] * 3)
+    assert schedule.rate_at(75) == pytest.approx(0.55)
+    assert schedule.rate_at(100) == pytest.approx(0.1)
+    rates = [schedule.rate_at(step) for step in range(50, 101)]
+    assert rates == sorted(rates, reverse=True)
+    assert Schedule(steps=100, warmup=0).rate_at(0) == pytest.approx(1e-3)
+
+
+class Task:
+    """A line fitted through noise, with dropout so that the random state matters."""
+
+    def __init__(self, breaks_at=None):
+        torch.manual_seed(0)
+        self.model = nn.Sequential(nn.Linear(3, 16), nn.BatchNorm1d(16), nn.Dropout(0.3), nn.Linear(16, 1))
+        self.breaks_at, self.asked, self.scored = breaks_at, [], 0
+
+    def batch(self, step):
+        self.asked.append(step)
+        if self.breaks_at is not None and step >= self.breaks_at:
+            raise ConnectionError("the power went")
+        x = torch.randn(8, 3, generator=torch.Generator().manual_seed(step))
+        return {"x": x, "y": x.sum(1, keepdim=True)}
+
+    def loss(self, batch):
+        return {"square": (self.model(batch["x"]).float() - batch["y"]).square().mean(), "nothing": torch.zeros(())}
+
+    def evaluate(self, model):
+        self.scored += 1
+        assert not model.training
+        return {"score": 1.0}
+
+
+SCHEDULE = Schedule(steps=6, batch=8, rate=0.05, warmup=2)
+
+
+@pytest.mark.parametrize(("start", "steps"), [(0, 0), (0, 1), (0, 2), (0, 3), (0, 10), (3, 6), (5, 6), (6, 6)])
+def test_prefetch_keeps_the_order(start, steps):
+    class Counting(Task):
+        def batch(self, step):
+            return {"step": torch.tensor(step)}
+
+    assert [int(batch["step"]) for batch in prefetch(Counting(), start, steps)] == list(range(start, steps))
+
+
+def test_a_resumed_run_is_the_run_in_one_go(tmp_path):
+    whole = train(Task(), SCHEDULE, tmp_path / "whole", save_every=3)
+    with pytest.raises(ConnectionError):
+        train(Task(breaks_at=3), SCHEDULE, tmp_path / "parts", save_every=3)
+    assert not (tmp_path / "parts" / "done.pt").exists()
+    task = Task()
+    parts = train(task, SCHEDULE, tmp_path / "parts", save_every=3)
+    assert task.asked == [3, 4, 5]
+    for key, value in parts.state_dict().items():
+        assert torch.equal(value, whole.state_dict()[key]), key
+    last = [torch.load(tmp_path / name / "last.pt", weights_only=True) for name in ("whole", "parts")]
+    for key, value in last[0]["model"].items():
+        assert torch.equal(value, last[1]["model"][key]), key
+    assert not torch.equal(whole.state_dict()["0.weight"], Task().model.state_dict()["0.weight"])
+
+
+def test_a_finished_run_is_read_back(tmp_path):
+    done = train(Task(), SCHEDULE, tmp_path)
+    again = Task(breaks_at=0)
+    for key, value in train(again, SCHEDULE, tmp_path).state_dict().items():
+        assert torch.equal(value, done.state_dict()[key])
+    assert again.asked == []
+
+
+def test_what_a_run_leaves(tmp_path):
+    task = Task()
+    train(task, SCHEDULE, tmp_path, evaluate_every=4)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["done.pt", "last.pt", "log.csv", "schedule.json"]
+    rows = list(csv.DictReader((tmp_path / "log.csv").open()))
+    assert [row["step"] for row in rows] == ["4", "6"] and task.scored == 2
+    assert {"rate", "square", "nothing", "score", "minutes"} <= rows[0].keys()
+    assert json.loads((tmp_path / "schedule.json").read_text())["steps"] == 6
+
+
+def test_a_loss_that_is_no_number_ends_the_run(tmp_path):
+    class Broken(Task):
+        def loss(self, batch):
+            return {"square": self.model(batch["x"]).mean() * float("nan")}
+
+    with pytest.raises(FloatingPointError, match=r"tiny: the loss is nan at step 0"):
+        train(Broken(), SCHEDULE, tmp_path, description="tiny")
+
+
+def test_the_average_follows():
+    average, model = nn.BatchNorm1d(2), nn.BatchNorm1d(2)
+    with torch.no_grad():
+        model.weight.fill_(3.0)
+        model.running_mean.fill_(-1.0)
+        model.num_batches_tracked.fill_(7)
+    update_average(average, model, 0.75)
+    assert average.weight.tolist() == [1.5, 1.5]
+    assert average.running_mean.tolist() == [-0.25, -0.25]
+    assert int(average.num_batches_tracked) == 7
