@@ -43,7 +43,7 @@ def cpu_model() -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    limits = pytest.mark.benchmark(min_rounds=10, max_time=1.5, warmup=True, warmup_iterations=5)
+    limits = pytest.mark.benchmark(min_rounds=5, max_time=1.5, warmup=True, warmup_iterations=3)
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(limits)

@@ -20,16 +20,19 @@ def _milliseconds(seconds: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.3g}"
 
 
+def _cell(stats: dict[str, float]) -> str:
+    median, q1, q3 = (_milliseconds(stats[key]) for key in ("median", "q1", "q3"))
+    return f"{median} ({q1}-{q3})"
+
+
 def _row(group: str, variants: dict[str, dict[str, float]]) -> str:
-    """One group: its fastest own variant against the baseline where there is one."""
+    """One group: what is timed against the baseline, where there is one."""
     (name, own), *_ = [item for item in variants.items() if item[0] != BASELINE] or list(variants.items())
     baseline = variants.get(BASELINE)
-    cells = [group, name, f"{_milliseconds(own['median'])} ({_milliseconds(own['q1'])}-{_milliseconds(own['q3'])})"]
-    if baseline is None or baseline is own:
-        return f"| {' | '.join([*cells, '', ''])} |"
-    spread = f"{_milliseconds(baseline['q1'])}-{_milliseconds(baseline['q3'])}"
-    ratio = baseline["median"] / own["median"]
-    return f"| {' | '.join([*cells, f'{_milliseconds(baseline["median"])} ({spread})', f'{ratio:.2f}'])} |"
+    cells = [group, name, _cell(own), "", ""]
+    if baseline is not None and baseline is not own:
+        cells[3:] = _cell(baseline), f"{baseline['median'] / own['median']:.2f}"
+    return f"| {' | '.join(cells)} |"
 
 
 def _common(benchmarks: list[dict[str, Any]], key: str) -> Any:
@@ -48,12 +51,13 @@ def markdown(result: dict[str, Any]) -> str:
     groups: dict[str, dict[str, dict[str, float]]] = {}
     for benchmark in benchmarks:
         groups.setdefault(benchmark["group"], {})[benchmark["extra_info"]["variant"]] = benchmark["stats"]
+    system = f"{_common(benchmarks, 'threads')} threads, {machine['system']} {machine['machine']}"
     versions = ", ".join(f"{name} {version}" for name, version in _common(benchmarks, "versions").items())
     weights = ", ".join(f"{name} {what}" for name, what in _common(benchmarks, "weights").items())
     rows = "\n".join(_row(group, variants) for group, variants in groups.items())
     return f"""# Benchmarks
 
-- Machine: {_common(benchmarks, "cpu")}, {_common(benchmarks, "threads")} threads, {machine["system"]} {machine["machine"]}
+- Machine: {_common(benchmarks, "cpu")}, {system}
 - Versions: Python {machine["python_version"]}, {versions}
 - Weights: {weights}
 - When and how: {result["datetime"][:10]}, `{machine.get("command", "not recorded")}`

@@ -21,15 +21,18 @@ from .types import ImageArray
 DetSize = int | tuple[int, int] | Literal["auto"]
 """How large the detector sees a picture: its long side, a (width, height) it is fitted into, or "auto"."""
 
-BASE_LONG_SIDE = 640
-BASE_SHORT_SIDE = 320
+BASE_LONG_SIDE = 320
+BASE_SHORT_SIDE = 160
 MAX_UPSCALE = 2.0
 MAX_PIXELS = 4_000_000
 MIN_SIDE = 64
 
-SMALL_FACE = 40.0
-"""Detector pixels: a smallest face below this means that smaller ones may have been missed."""
 ZOOM = 2.0
+ZOOMS = 2
+SMALL_FACE = 48.0
+"""Detector pixels: a smallest face below this means that a closer look may find smaller ones."""
+LARGE_FACE = 4 * SMALL_FACE
+"""Detector pixels: what a closer look takes for a larger face than this, the look before it would have found."""
 
 CONTEXT = 0.5
 FILLS_FRAME = 0.5
@@ -63,7 +66,7 @@ class Detections:
 class Detector:
     """Finds faces. ``model`` is an embedded model's name, a path to an .onnx, or a Session.
 
-    ``det_size="auto"`` looks at the whole picture at about 640 pixels, again at twice that where small faces may be
+    ``det_size="auto"`` looks at the whole picture at about 320 pixels, at 640 and at 1280 while small faces may be
     left, and again inside a border where a face fills the frame. An int is the long side, a (width, height) the frame
     the picture is fitted into, both in one pass. ``det_thresh`` is the score threshold (default: the model's own).
     ``device``, ``providers``, ``strict``, ``threads``, ``session_options``: see OrtSession.
@@ -115,17 +118,21 @@ class Detector:
 
     def _auto(self, picture: ImageArray) -> Detections:
         height, width = picture.shape[:2]
-        base = _base_scale(width, height)
-        found = self._look(picture, base)
-        passes = [found]
-        zoomed = min(ZOOM * base, 1.0, _max_scale(width, height))
-        if zoomed > base and (not len(found) or _sides(found).min() * base < SMALL_FACE):
-            passes.append(self._look(picture, zoomed))
-        if not sum(map(len, passes)) or _fills_frame(found, width, height):
+        scale = base = _base_scale(width, height)
+        found = [self._look(picture, base)]
+        for _ in range(ZOOMS):
+            smallest = min((float(_sides(one).min()) for one in found if len(one)), default=0.0)
+            closer = min(ZOOM * scale, 1.0, _max_scale(width, height))
+            if closer <= scale or smallest * scale >= SMALL_FACE:
+                break
+            scale = closer
+            look = self._look(picture, scale)
+            found.append(look.select(_sides(look) * scale <= LARGE_FACE) if smallest else look)
+        if not sum(map(len, found)) or _fills_frame(found[0], width, height):
             border = ((1 - CONTEXT) / 2 * base * np.array([width, height])).astype(int)
             frame = (round(width * base), round(height * base))
-            passes.append(self._look(picture, CONTEXT * base, frame=frame, offset=(int(border[0]), int(border[1]))))
-        return _merged(*passes)
+            found.append(self._look(picture, CONTEXT * base, frame=frame, offset=(int(border[0]), int(border[1]))))
+        return _merged(*found)
 
     def _look(
         self,
@@ -160,7 +167,7 @@ class Detector:
 
 
 def _base_scale(width: int, height: int) -> float:
-    """The scale of the first pass: 640 on the long side, more where the short side would fall below 320."""
+    """The scale of the first pass: 320 on the long side, more where the short side would fall below 160."""
     wanted = max(BASE_LONG_SIDE / max(width, height), BASE_SHORT_SIDE / min(width, height))
     return min(wanted, MAX_UPSCALE, _max_scale(width, height))
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 PIXELS = {"fp32": 0.01, "fp16": 0.1}
-"""Points and boxes of an exported file against PyTorch fp32, by the file's precision: the largest distance in pixels."""
+"""Points and boxes of an exported file against PyTorch fp32, by the file's precision: the largest error in pixels."""
 
 REWRITE = {"rtol": 1e-4, "atol": 1e-4}
-"""The same fp32 function with its operations in another order: a folded batch norm, a mean inside or outside a graph."""
+"""The same fp32 function with its operations in another order: a folded batch norm, a mean outside the graph."""
 
 ROUND_TRIP = {"rtol": 1e-4, "atol": 1e-3}
 """Encoding and decoding again, fp32, in pixels."""

@@ -12,15 +12,14 @@ from rich.console import Console
 from facelm_sdk.errors import FacelmError, MissingDependencyError
 
 
-def _require_torch() -> None:
+def require_torch(work: str, extras: str) -> None:
+    """Raise MissingDependencyError, with the line to type, unless torch and the exporter can be imported."""
     try:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
         import torch  # noqa: F401
     except ImportError as error:
-        raise MissingDependencyError(
-            f'exporting needs {error.name}; type: pip install "facelm-sdk[export,cpu]"'
-        ) from error
+        raise MissingDependencyError(f'{work} needs {error.name}; type: pip install "facelm-sdk[{extras}]"') from error
 
 
 def export_command(
@@ -41,7 +40,7 @@ def export_command(
     console = Console(stderr=True)
     logging.basicConfig(level=logging.WARNING)
     try:
-        _require_torch()
+        require_torch("exporting", "export,cpu")
         if list_only:
             from facelm_models import list_models
 

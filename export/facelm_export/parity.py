@@ -26,6 +26,7 @@ TOLERANCES = {"fp32": {"max_px": 0.02, "p99_px": 0.01}, "fp16": {"max_px": 0.2, 
 
 SAME_FACE = 0.9
 """IoU from which two detections are the same; suppression at 0.4 leaves one face of each side at most."""
+SAME_SCORE = 0.05
 
 
 def parity_crops(spec: ModelSpec, count: int = 24) -> NDArray[np.uint8]:
@@ -69,8 +70,8 @@ def landmark_parity(
 def detection_parity(fused: nn.Module, session: OrtSession, threshold: float) -> dict[str, Any]:
     """Differences in pixels between the file's boxes and five points and those of ``fused``, at three picture sizes.
 
-    A face is compared with the one that overlaps it by an IoU of at least SAME_FACE; ``unmatched`` counts those, of
-    either side, that have none.
+    Each face above ``threshold``, of either side, is compared with the one of the other side that overlaps it by an IoU
+    of at least SAME_FACE and scores the same to SAME_SCORE; ``unmatched`` counts those that have none.
     """
     import cv2
 
@@ -81,17 +82,16 @@ def detection_parity(fused: nn.Module, session: OrtSession, threshold: float) ->
         picture = cv2.resize(image, (width, height))[None]
         expected = [part.numpy() for part in fused(torch.from_numpy(picture))]
         actual = session.run({"image": picture})
-        a, b = (
-            [part[scores > threshold] for part in parts]
-            for parts, scores in ((actual, actual[1]), (expected, expected[1]))
-        )
-        overlaps = np.stack([iou(box, b[0]) for box in a[0]]) if len(a[0]) and len(b[0]) else np.zeros((0, 0))
-        mine, theirs = np.nonzero(overlaps >= SAME_FACE)
-        found += len(mine)
-        unmatched += len(a[0]) + len(b[0]) - 2 * len(mine)
-        differences += [np.abs(a[0][mine] - b[0][theirs]).ravel(), np.abs(a[2][mine] - b[2][theirs]).ravel()]
+        for one, other in ((actual, expected), (expected, actual)):
+            boxes, scores, kps = (part[one[1] > threshold] for part in one)
+            overlaps = np.stack([iou(box, other[0]) for box in boxes]) if len(boxes) else np.zeros((0, len(other[0])))
+            same = (overlaps >= SAME_FACE) & (np.abs(scores[:, None] - other[1]) <= SAME_SCORE)
+            a, b = np.nonzero(same)
+            found += len(a)
+            unmatched += int((~same.any(1)).sum())
+            differences += [np.abs(boxes[a] - other[0][b]).ravel(), np.abs(kps[a] - other[2][b]).ravel()]
     together = np.concatenate(differences)
-    return {"faces": found, "unmatched": unmatched, **_figures(together if together.size else np.zeros(1))}
+    return {"faces": found // 2, "unmatched": unmatched, **_figures(together if together.size else np.zeros(1))}
 
 
 def check(figures: dict[str, Any], precision: str, name: str) -> None:

@@ -130,12 +130,12 @@ def test_check_refuses_what_is_not_a_number():
 
 
 class _Detections:
-    """A detector of two faces, its order and place as given."""
+    """A detector of two faces, their order, place and scores as given."""
 
-    def __init__(self, order=(0, 1), shift=0.0):
+    def __init__(self, order=(0, 1), shift=0.0, scores=(0.9, 0.8)):
         boxes = np.array([[10, 10, 60, 70], [100, 100, 180, 190]], np.float32)[list(order)] + np.float32(shift)
         kps = np.zeros((2, 5, 2), np.float32) + boxes[:, None, :2]
-        self.outputs = [boxes, np.array([0.9, 0.8], np.float32), kps]
+        self.outputs = [boxes, np.array(scores, np.float32)[list(order)], kps]
 
     def __call__(self, image):
         import torch
@@ -151,8 +151,10 @@ def test_detections_are_compared_face_by_face():
     assert swapped == {"faces": 6, "unmatched": 0, "max_px": 0, "p99_px": 0, "mean_px": 0}
     moved = detection_parity(_Detections(), _Detections(shift=0.25), 0.5)
     assert moved["max_px"] == moved["mean_px"] == 0.25
-    lost = detection_parity(_Detections(), _Detections(), 0.85)
-    assert lost["faces"] == 3
+    across = detection_parity(_Detections(), _Detections(scores=(0.9, 0.79)), 0.795)
+    assert (across["faces"], across["unmatched"]) == (4, 0), "a score on the other side of the threshold"
+    other = detection_parity(_Detections(), _Detections(scores=(0.9, 0.6)), 0.5)
+    assert other["unmatched"] == 6
     elsewhere = detection_parity(_Detections(), _Detections(shift=300), 0.5)
     assert elsewhere["unmatched"] == 12 and elsewhere["faces"] == 0
 

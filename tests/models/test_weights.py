@@ -29,7 +29,10 @@ def assert_same(model, state):
     [
         (lambda state: state.pop("queries"), "missing: queries"),
         (lambda state: state.update(extra=torch.zeros(1)), "unknown: extra"),
-        (lambda state: state.update(queries=torch.zeros(1, 5, 64)), r"shape of queries: \(1, 5, 64\), not \(1, 68, 64\)"),
+        (
+            lambda state: state.update(queries=torch.zeros(1, 5, 64)),
+            r"shape of queries: \(1, 5, 64\), not \(1, 68, 64\)",
+        ),
     ],
     ids=["missing", "unknown", "shape"],
 )

@@ -82,33 +82,42 @@ def test_one_pass_where_nothing_more_is_to_be_seen(model, scene, looks):
     detector = Detector(model)
     shapes = looks(detector)
     detector(scene(1280, 960, (300, 300, 600, 600)))
-    assert shapes == [(480, 640)]
+    assert shapes == [(240, 320)]
 
 
 def test_auto_finds_small_faces(detector_model, scene, looks):
-    """14 pixels at the base scale are too few for this detector, 28 are not."""
+    """7 and 14 pixels are too few for this detector, 28 are not."""
     detector = Detector(detector_model(smallest=20))
     shapes = looks(detector)
     picture = scene(1920, 1280, (500, 500, 542, 542))
     found = detector(picture)
     np.testing.assert_allclose(found.boxes[0], edges(500, 500, 542, 542), atol=1.5)
-    assert shapes[:2] == [(427, 640), (853, 1280)]
+    assert shapes == [(213, 320), (427, 640), (853, 1280)]
 
 
 def test_auto_finds_small_faces_beside_larger_ones(detector_model, scene):
     detector = Detector(detector_model(smallest=20))
-    picture = scene(1920, 1280, (100, 100, 190, 190), (500, 500, 542, 542))
+    picture = scene(1920, 1280, (100, 100, 220, 220), (500, 500, 542, 542))
     assert len(detector(picture)) == 2
 
 
+def test_a_closer_look_does_not_answer_for_large_faces(model, scene, looks):
+    """The small face asks for a closer look; of the large one the first look's box stays."""
+    detector = Detector(model)
+    shapes = looks(detector)
+    found = detector(scene(1280, 960, (100, 100, 700, 800), (1000, 500, 1100, 600)))
+    assert shapes[:2] == [(240, 320), (480, 640)]
+    assert len(found) == 2
+
+
 def test_auto_finds_a_face_that_fills_the_frame(detector_model, scene, looks):
-    """500 pixels are too many for this detector."""
-    detector = Detector(detector_model(largest=500))
+    """300 pixels are too many for this detector."""
+    detector = Detector(detector_model(largest=300))
     shapes = looks(detector)
     picture = scene(600, 600, (2, 2, 598, 598))
     found = detector(picture)
     np.testing.assert_allclose(found.boxes, [edges(2, 2, 598, 598)], atol=2)
-    assert shapes == [(640, 640), (640, 640)]
+    assert shapes[0] == shapes[-1] == (320, 320)
 
 
 def test_passes_do_not_count_a_face_twice(model, scene):

@@ -100,8 +100,6 @@ def frames() -> list[Frame]:
             blob(image, five[0], BLUE, 3)
             blob(image, five[1], RED, 3)
         frames.append(
-            Frame(
-                name, encoded(image), np.float32(boxes).reshape(-1, 4), np.float32(scores), kps.astype(np.float32)
-            )
+            Frame(name, encoded(image), np.float32(boxes).reshape(-1, 4), np.float32(scores), kps.astype(np.float32))
         )
     return frames

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from facelm_export.cli import require_torch
+
 
 def train_command(
     name: Annotated[str, typer.Argument(help="a recipe: lotr_m or retinaface_mnet025")],
@@ -18,6 +20,7 @@ def train_command(
     threads: Annotated[int | None, typer.Option(help="CPU threads; default: all")] = None,
 ) -> None:
     """Train an embedded model from random weights into OUT/NAME.safetensors; `facelm release` scores and embeds it."""
+    require_torch("training", "train,export,cpu")
     import cv2
     import torch
 

@@ -193,7 +193,8 @@ class DetectionTask:
         overlap = iou(np.concatenate([centre - half, centre + half], 1), scene.boxes)  # (p, k)
         sure = np.flatnonzero(~scene.doubtful)
         unclear = overlap[:, scene.doubtful].max(1, initial=0) > 0.2
-        inside = ((centre[:, None] > scene.boxes[None, :, :2]) & (centre[:, None] < scene.boxes[None, :, 2:])).all(-1)
+        within = (centre[:, None] > scene.boxes[None, :, :2]) & (centre[:, None] < scene.boxes[None, :, 2:])
+        inside: NDArray[np.bool_] = np.asarray(within.all(-1))
         unclear |= inside[:, scene.doubtful].any(1)
         labels[torch.from_numpy(unclear)] = -1
         if len(sure) == 0:

@@ -8,7 +8,6 @@ import io
 import json
 import logging
 import math
-import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -61,17 +60,6 @@ class Task(Protocol):
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Scores of ``model`` on held-out data."""
-
-
-def write_atomically(path: Path, write: Any) -> None:
-    """Call ``write(temporary path)``, then move the file into place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def prefetch(task: Task, start: int, steps: int, ahead: int = 3) -> Iterator[dict[str, torch.Tensor]]:

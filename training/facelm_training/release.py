@@ -11,6 +11,9 @@ from typing import Annotated, Any
 
 import typer
 
+from facelm_export.cli import require_torch
+from facelm_sdk.files import write_bytes
+
 LICENCE = "weights: research use, as their training data; code: MIT"
 
 
@@ -22,6 +25,7 @@ def release_command(
     repository: Annotated[Path, typer.Option(help="the repository's root")] = Path(),
 ) -> None:
     """Score the weights on the val split, write their model card, and embed them: safetensors, ONNX and manifest."""
+    require_torch("releasing", "train,export,cpu")
     from facelm_export import export
     from facelm_models import create, info, load
     from facelm_models.weights import read_card, save
@@ -60,15 +64,15 @@ def _score(name: str, task: str, onnx: Path, data: Path, repository: Path) -> di
         label = "flip averaging" if flip else "single"
         every[label] = scores
         curves |= {f"{key}, {label}": value for key, value in errors.items() if "68" in key and "own" in key}
-    plot_ced(curves, repository / f"models/facelm_models/checkpoints/{name}_ced.png", f"{name}: val people of landmarks68")
+    plot_ced(
+        curves, repository / f"models/facelm_models/checkpoints/{name}_ced.png", f"{name}: val people of landmarks68"
+    )
     key = "clean, 68, own detector"
     summary = {label: {k: v for k, v in every[label][key].items() if k != "faces"} for label in every}
     return {"all": every, "summary": {"val people, inter-ocular %": summary}}
 
 
 def _enter(manifest: Path, name: str, task: str, file: Path) -> None:
-    from .loop import write_atomically
-
     models = json.loads(manifest.read_text())["models"] if manifest.is_file() else []
     entry = {
         "name": name,
@@ -77,8 +81,7 @@ def _enter(manifest: Path, name: str, task: str, file: Path) -> None:
         "task": task,
     }
     models = sorted([m for m in models if m["name"] != name] + [entry], key=lambda m: str(m["name"]))
-    text = json.dumps({"models": models}, indent=2) + "\n"
-    write_atomically(manifest, lambda path: path.write_text(text))
+    write_bytes(manifest, (json.dumps({"models": models}, indent=2) + "\n").encode())
 
 
 def _rows(scores: dict[str, Any]) -> str:
