@@ -48,6 +48,21 @@ def test_occlusion_is_a_rectangle_of_at_most_a_third(picture):
         assert 0 < np.ptp(rows) < 0.39 * 64 and 0 < np.ptp(columns) < 0.39 * 64
 
 
+def test_text_is_written_beside_the_faces():
+    changed = []
+    boxes = np.float32([[20, 30, 70, 90], [90, 80, 120, 115]])
+    for seed in range(150):
+        picture = np.zeros((128, 128, 3), np.uint8)
+        augment.write_text(picture, np.random.default_rng(seed), boxes)
+        for x1, y1, x2, y2 in boxes.astype(int):
+            assert not picture[y1 : y2 + 1, x1 : x2 + 1].any(), seed
+        changed.append(picture.any())
+    assert np.mean(changed) > 0.5
+    picture = np.zeros((128, 128, 3), np.uint8)
+    augment.write_text(picture, np.random.default_rng(0), np.zeros((0, 4), np.float32))
+    assert picture.any()
+
+
 def test_jitter_is_about_the_crops_centre():
     for seed in range(10):
         rng = np.random.default_rng(seed)

@@ -96,7 +96,7 @@ def test_a_picture_without_a_face_is_background(frames):
 
 
 def test_points_stay_on_the_eyes_and_in_their_order(frames, plain):
-    made = task(frames, background=0.0, mosaic=0.0)
+    made = task(frames, background=0.0, mosaic=0.0, text=0.0)
     flips = []
     for seed in range(24):
         composed = made.compose(np.random.default_rng(seed), 0, SIZE)

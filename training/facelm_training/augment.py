@@ -66,14 +66,15 @@ def write_text(image: Image, rng: np.random.Generator, keep_clear: NDArray[np.fl
         (width, height), _ = cv2.getTextSize(text, font, scale, thick)
         x, y = int(rng.integers(-width // 2, size)), int(rng.integers(0, size + height))
         box = np.array([x - 3, y - 1.3 * height, x + width + 3, y + 0.4 * height])
-        if ((keep_clear[:, :2] < box[2:]) & (keep_clear[:, 2:] > box[:2])).all(1).any():
+        centre, radius = (x + width // 2, y - height // 2), max(2, height)
+        low, high = np.minimum(box[:2], np.subtract(centre, radius)), np.maximum(box[2:], np.add(centre, radius))
+        if ((keep_clear[:, :2] <= high + 1) & (keep_clear[:, 2:] >= low - 1)).all(1).any():
             continue
         ink, ground = (rng.integers(0, 256, 3).tolist() for _ in range(2))
         if rng.random() < 0.4:
             cv2.rectangle(image, box[:2].astype(int).tolist(), box[2:].astype(int).tolist(), ground, -1)
         if rng.random() < 0.2:
-            centre = (x + width // 2, y - height // 2)
-            cv2.circle(image, centre, max(2, height), ground, -1)
+            cv2.circle(image, centre, radius, ground, -1)
         cv2.putText(image, text, (x, y), font, scale, ink, thick, cv2.LINE_AA)
 
 
