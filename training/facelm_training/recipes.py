@@ -11,7 +11,7 @@ LOTR_M = LandmarkRecipe(
     stages=(
         Stage("pooled-96", "pooled", 96, Schedule(steps=3500, rate=1.5e-3, final_rate=5e-4, decay=0.5)),
         Stage("full-128", "full", 128, Schedule(steps=3200, rate=1e-3, final_rate=4e-4, decay=0.3)),
-        Stage("full-192", "full", 192, Schedule(steps=2000, rate=6e-4, warmup=50)),
+        Stage("full-192", "full", 192, Schedule(steps=1800, rate=6e-4, warmup=50)),
     ),
 )
 
