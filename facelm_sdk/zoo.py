@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import sys
@@ -74,6 +73,8 @@ def resolve(name_or_path: str | os.PathLike[str], sha256: str | None = None) -> 
 
 def verify(path: Path, sha256: str) -> None:
     """Raise ChecksumError unless the file has that sha256 (hexadecimal)."""
+    import hashlib
+
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if found != sha256.lower():
         raise ChecksumError(
