@@ -182,6 +182,8 @@ def _options(ort: Any, threads: int | None, session_options: Any) -> Any:
         return session_options
     options = ort.SessionOptions()
     options.log_severity_level = 3  # a fallback is told by this module, once
+    # Threads that spin while they wait take the cores from the process's other sessions, and from its neighbours.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if threads is not None:
         if threads < 1:
             raise InputError(f"threads is at least 1, not {threads}")
