@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from facelm_export.parity import PICTURE, TOLERANCES, landmark_parity, parity_crops
+from facelm_export.pipeline import DET_THRESH
 from facelm_export.wrappers import FusedDetector, FusedLandmarks
 from facelm_models import create, default_weights, info, load
 from facelm_sdk import Aligner, Detector, Landmarker, zoo
@@ -154,7 +155,7 @@ def test_the_contract_in_the_file(exported, weights):
 def test_the_detectors_contract(exported):
     spec = OrtSession(exported("retinaface_mnet025").path).spec
     assert (spec.task, spec.markup, spec.crop) == ("detection", "kps5", None)
-    assert spec.det_thresh == 0.5
+    assert spec.det_thresh == DET_THRESH
     assert spec.parity["faces"] > 0 and spec.parity["unmatched"] == 0
     assert Detector(exported("retinaface_mnet025").path).det_thresh == 0.5
 
