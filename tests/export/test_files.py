@@ -157,7 +157,7 @@ def test_the_detectors_contract(exported):
     assert (spec.task, spec.markup, spec.crop) == ("detection", "kps5", None)
     assert spec.det_thresh == DET_THRESH
     assert spec.parity["faces"] > 0 and spec.parity["unmatched"] == 0
-    assert Detector(exported("retinaface_mnet025").path).det_thresh == 0.5
+    assert Detector(exported("retinaface_mnet025").path).det_thresh == DET_THRESH
 
 
 def test_the_report(exported):
