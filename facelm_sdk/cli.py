@@ -230,7 +230,8 @@ def models(
 
 
 def _values(values: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in values.items()) or "not stated"
+    parts = (f"{name} ({_values(v)})" if isinstance(v, dict) else f"{name} {v}" for name, v in values.items())
+    return ", ".join(parts) or "not stated"
 
 
 @app.command()

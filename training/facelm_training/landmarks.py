@@ -55,7 +55,7 @@ class LandmarkRecipe:
     worst_disagreement: float = 25.0
     evaluate_every: int = 500
     data: str = (
-        "3,670 train crops of YouTube Faces frames (landmarks68) and 1,608 web portraits, research data; cleaned "
+        "3,670 train crops of YouTube Faces frames (landmarks68) and 1,601 web portraits, research data; cleaned "
         "68-point labels made from MediaPipe FaceMesh (Apache-2.0) teacher points and the set's own annotations. The "
         "lfw pictures, which have an annotator's dots drawn into them, are left out."
     )
