@@ -16,13 +16,13 @@ def area(boxes: FloatArray) -> FloatArray:
 
 
 def intersection(box: FloatArray, others: FloatArray) -> FloatArray:
-    """The areas that ``box`` (4,) shares with each of ``others`` (k, 4). Returns (k,)."""
-    corners = (np.maximum(box[:2], others[:, :2]), np.minimum(box[2:], others[:, 2:]))
+    """The areas that ``box`` (4,) shares with each of ``others`` (k, 4). Returns (k,); leading axes broadcast."""
+    corners = (np.maximum(box[..., :2], others[..., :2]), np.minimum(box[..., 2:], others[..., 2:]))
     return area(np.concatenate(corners, axis=-1))
 
 
 def iou(box: FloatArray, others: FloatArray) -> FloatArray:
-    """Intersection over union of ``box`` (4,) with each of ``others`` (k, 4). Returns (k,)."""
+    """Intersection over union of ``box`` (4,) with each of ``others`` (k, 4). Returns (k,); leading axes broadcast."""
     shared = intersection(box, others)
     return np.asarray(shared / np.maximum(area(box) + area(others) - shared, 1e-9))
 

@@ -114,7 +114,7 @@ def align(
         threads=threads,
         max_faces=max_faces,
     )
-    inputs = [item.path for item in items]
+    inputs = {item.path.resolve() for item in items}
     lines: list[str] = []
     failed = 0
     # A bar on the terminal must not take the lines that go to a pipe.
@@ -175,7 +175,7 @@ def _write_pictures(
     item: Item,
     picture: ImageArray,
     faces: list[Face],
-    inputs: list[Path],
+    inputs: set[Path],
     *,
     draw: bool,
     crops: int | None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,10 +67,9 @@ def _unused(stem: str, stems: set[str]) -> str:
     return candidate
 
 
-def beside_inputs(path: Path, inputs: Iterable[Path]) -> Path:
-    """``path``, or with ``_faces`` behind its name where it is one of the input pictures."""
-    taken = {one.resolve() for one in inputs}
-    while path.resolve() in taken:
+def beside_inputs(path: Path, inputs: Set[Path]) -> Path:
+    """``path``, or with ``_faces`` behind its name where it is one of the input pictures (resolved paths)."""
+    while path.resolve() in inputs:
         path = path.with_name(f"{path.stem}_faces{path.suffix}")
     return path
 

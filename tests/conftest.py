@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 
 from facelm_sdk import markup as markups
+from facelm_sdk import zoo
 from facelm_sdk.spec import ModelSpec
 from facelm_sdk.transform import CropRecipe, kps5_recipe
 
@@ -205,5 +208,20 @@ def scene() -> Callable[..., np.ndarray]:
         for channel, (x1, y1, x2, y2) in enumerate(boxes):
             picture[y1:y2, x1:x2, channel] = 255
         return picture
+
+    return build
+
+
+@pytest.fixture
+def embed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], dict[str, str]]:
+    """Makes a model file the only embedded one, ``tiny``, of a package whose weights lie in ``tmp_path``."""
+
+    def build(model: Path) -> dict[str, str]:
+        data = model.read_bytes()
+        (tmp_path / "tiny.onnx").write_bytes(data)
+        entry = {"name": "tiny", "file": "tiny.onnx", "sha256": hashlib.sha256(data).hexdigest(), "task": "landmarks"}
+        (tmp_path / "manifest.json").write_text(json.dumps({"models": [entry]}))
+        monkeypatch.setattr(zoo, "_WEIGHTS", tmp_path)
+        return entry
 
     return build

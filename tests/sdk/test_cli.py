@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 from importlib.metadata import EntryPoint
@@ -13,7 +12,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from facelm_sdk import cli, zoo
+from facelm_sdk import cli
 from facelm_sdk import doctor as doctoring
 from facelm_sdk.errors import InputError, MissingDependencyError
 
@@ -130,13 +129,8 @@ def test_empty_folder(tmp_path, models):
 
 
 @pytest.fixture
-def embedded(tmp_path, monkeypatch, landmark_model):
-    data = landmark_model(data="drawn by hand", licence="CC0", accuracy={"nme": 4.2}).read_bytes()
-    (tmp_path / "tiny.onnx").write_bytes(data)
-    entry = {"name": "tiny", "file": "tiny.onnx", "sha256": hashlib.sha256(data).hexdigest(), "task": "landmarks"}
-    (tmp_path / "manifest.json").write_text(json.dumps({"models": [entry]}))
-    monkeypatch.setattr(zoo, "_WEIGHTS", tmp_path)
-    return entry
+def embedded(embed, landmark_model):
+    return embed(landmark_model(data="drawn by hand", licence="CC0", accuracy={"nme": 4.2}))
 
 
 def test_models(embedded):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 
 import pytest
@@ -13,12 +12,8 @@ from facelm_sdk.errors import ChecksumError, ModelFileError, UnknownModelError
 
 
 @pytest.fixture
-def weights(tmp_path, monkeypatch, landmark_model):
-    data = landmark_model().read_bytes()
-    (tmp_path / "tiny.onnx").write_bytes(data)
-    entry = {"name": "tiny", "file": "tiny.onnx", "sha256": hashlib.sha256(data).hexdigest(), "task": "landmarks"}
-    (tmp_path / "manifest.json").write_text(json.dumps({"models": [entry]}))
-    monkeypatch.setattr(zoo, "_WEIGHTS", tmp_path)
+def weights(tmp_path, embed, landmark_model):
+    embed(landmark_model())
     return tmp_path
 
 

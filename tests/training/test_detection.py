@@ -8,8 +8,9 @@ import torch
 
 from facelm_models import create
 from facelm_models.retinaface import decode_boxes, decode_points
+from facelm_sdk.boxes import iou
 from facelm_training import detection
-from facelm_training.detection import DetectionRecipe, DetectionTask, Scene, iou
+from facelm_training.detection import DetectionRecipe, DetectionTask, Scene
 from facelm_training.loop import Schedule
 
 from .conftest import centroid
@@ -40,7 +41,7 @@ def scene(*boxes, doubtful=()):
 def test_iou_by_hand():
     a = np.float32([[0, 0, 10, 10], [0, 0, 2, 2]])
     b = np.float32([[0, 0, 10, 10], [5, 0, 15, 10], [50, 50, 60, 60]])
-    np.testing.assert_allclose(iou(a, b), [[1, 50 / 150, 0], [0.04, 0, 0]], atol=1e-6)
+    np.testing.assert_allclose(iou(a[:, None], b), [[1, 50 / 150, 0], [0.04, 0, 0]], atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -73,7 +74,7 @@ def test_priors_just_below_the_threshold_are_not_counted(frames):
     box = np.float32([[20, 20, 55, 58]])
     _, labels, _ = made.targets(scene(*box))
     centre, half = made.priors[SIZE][:, :2], made.priors[SIZE][:, 2:] / 2
-    overlap = iou(torch.cat([centre - half, centre + half], 1).numpy(), box)[:, 0]
+    overlap = iou(torch.cat([centre - half, centre + half], 1).numpy()[:, None], box)[:, 0]
     between = (overlap < made.recipe.match) & (overlap > made.recipe.match - 0.08)
     assert (labels.numpy()[between & (overlap < overlap.max())] == -1).all()
     assert (labels.numpy()[overlap < 0.2] == 0).all()

@@ -15,6 +15,7 @@ from facelm_models import create, info
 from facelm_models.losses import multibox
 from facelm_models.retinaface import RetinaFace, decode_boxes, encode_boxes, encode_points, priors
 from facelm_sdk import markup as markups
+from facelm_sdk.boxes import iou
 from facelm_sdk.transform import CropTransform
 
 from .augment import degrade, photometric, write_text
@@ -69,14 +70,6 @@ class Scene:
     boxes: Float  # (k, 4)
     kps: Float  # (k, 5, 2), NaN where unknown
     doubtful: NDArray[np.bool_]  # (k,)
-
-
-def iou(a: Float, b: Float) -> Float:
-    """Intersection over union of xyxy boxes (n, 4) and (m, 4): (n, m)."""
-    corner = np.maximum(a[:, None, :2], b[None, :, :2]), np.minimum(a[:, None, 2:], b[None, :, 2:])
-    both = np.clip(corner[1] - corner[0], 0, None).prod(-1)
-    area_a, area_b = ((x[:, 2:] - x[:, :2]).prod(-1) for x in (a, b))
-    return np.asarray(both / np.maximum(area_a[:, None] + area_b[None] - both, 1e-9), np.float32)
 
 
 class DetectionTask:
@@ -190,7 +183,7 @@ class DetectionTask:
         if len(scene.boxes) == 0:
             return boxes, labels, points
         centre, half = prior[:, :2].numpy(), prior[:, 2:].numpy() / 2
-        overlap = iou(np.concatenate([centre - half, centre + half], 1), scene.boxes)  # (p, k)
+        overlap = iou(np.concatenate([centre - half, centre + half], 1)[:, None], scene.boxes)  # (p, k)
         sure = np.flatnonzero(~scene.doubtful)
         unclear = overlap[:, scene.doubtful].max(1, initial=0) > 0.2
         within = (centre[:, None] > scene.boxes[None, :, :2]) & (centre[:, None] < scene.boxes[None, :, 2:])
@@ -248,7 +241,7 @@ class DetectionTask:
             likely = scores > 0.5
             xywh = np.concatenate([decoded[:, :2], decoded[:, 2:] - decoded[:, :2]], 1)[likely]
             kept = cv2.dnn.NMSBoxes(xywh.tolist(), scores[likely].tolist(), 0.5, 0.4)
-            hits = iou(decoded[likely][list(kept)], frame.boxes) >= 0.5
+            hits = iou(decoded[likely][list(kept)][:, None], frame.boxes) >= 0.5
             sure = frame.scores >= self.recipe.sure
             faces, found = faces + int(sure.sum()), found + int(hits[:, sure].any(0).sum())
             false += int((~hits.any(1)).sum())

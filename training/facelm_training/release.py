@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Annotated, Any
@@ -40,10 +39,10 @@ def release_command(
         final = Path(scratch) / f"{name}.safetensors"
         save(final, load(create(name), weights), card)
         exported = export(name, weights=final, out=Path(scratch) / f"{name}.onnx")
-        shutil.copy(final, target / final.name)
-        shutil.copy(exported.path, runtime / exported.path.name)
+        write_bytes(target / final.name, final.read_bytes())
+        write_bytes(runtime / exported.path.name, exported.path.read_bytes())
     _enter(runtime / "manifest.json", name, info(name).task, runtime / f"{name}.onnx")
-    (target / f"{name}.md").write_text(_markdown(name, card, scores["all"]))
+    write_bytes(target / f"{name}.md", _markdown(name, card, scores["all"]).encode())
     typer.echo(json.dumps(scores["all"], indent=1))
 
 
