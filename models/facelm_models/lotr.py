@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from .backbones.mobilenet import MobileNetV2
-from .registry import ModelInfo, register
+from .registry import IMAGENET_MEAN, IMAGENET_STD, ModelInfo, register
 
 
 @dataclass(frozen=True)
@@ -160,10 +160,8 @@ register(
         config=LOTRConfig(),
         input_size=192,
         channels="rgb",
-        mean=(123.675, 116.28, 103.53),
-        std=(58.395, 57.12, 57.375),
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
         paper="LOTR: Face Landmark Localization Using Localization Transformer, table I",
-        # The ArcFace template in a square of 128 ArcFace pixels, moved down so that chins stay inside.
-        crop={"kind": "kps5", "zoom": 0.875, "shift": (0.5, 22.5)},
     )
 )

@@ -13,6 +13,16 @@ from torch import nn
 # The files that register variants; imported when a name is first looked up.
 ARCHITECTURES = ("lotr", "retinaface")
 
+IMAGENET_MEAN = (123.675, 116.28, 103.53)
+IMAGENET_STD = (58.395, 57.12, 57.375)
+
+ALIGNED = {"kind": "kps5", "zoom": 0.875, "shift": (0.5, 22.5)}
+"""The crop this project trains on: the ArcFace template in a square of 128 ArcFace pixels, moved down for chins."""
+
+Decoding = Literal["coordinates", "argmax", "local_soft_argmax", "expectation"]
+"""What a landmark network's output is and how points come from it: fractions of the crop, or heatmaps by one of
+:mod:`facelm_models.heatmaps`' decoders."""
+
 
 class UnknownModel(KeyError):
     """No variant is registered under that name; the message lists those there are."""
@@ -26,7 +36,9 @@ class ModelInfo:
     """A registered variant.
 
     ``input_size``: side of the square crop in pixels (for a detector, the size its figures are stated at). ``mean`` and
-    ``std``: per channel, of 0..255 values, in the network's own ``channels`` order.
+    ``std``: per channel, of 0..255 values, in the network's own ``channels`` order. ``crop``: how a crop is cut, the
+    options of the runtime's CropRecipe. ``decoding``: see Decoding. ``offset``: pixel = fraction * S + offset; -0.5 where
+    fractions run from edge to edge, 0 where a network was trained on pixel / S.
     """
 
     name: str
@@ -38,7 +50,9 @@ class ModelInfo:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     paper: str
-    crop: Mapping[str, Any] = field(default_factory=dict)
+    crop: Mapping[str, Any] = field(default_factory=lambda: dict(ALIGNED))
+    decoding: Decoding = "coordinates"
+    offset: float = -0.5
 
 
 _registry: dict[str, ModelInfo] = {}
