@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 from rich.console import Console
 
 from facelm_sdk.errors import FacelmError, MissingDependencyError
+
+if TYPE_CHECKING:
+    from facelm_models.registry import Decoding
 
 
 def require_torch(work: str, extras: str) -> None:
@@ -28,11 +31,23 @@ def export_command(
     fp16: Annotated[bool, typer.Option("--fp16", "--half", help="weights and activations in half precision")] = False,
     flip: Annotated[bool, typer.Option("--flip", help="flip averaging inside the graph")] = False,
     batch: Annotated[int | None, typer.Option("--batch", help="fix the number of crops; default: any")] = None,
-    weights: Annotated[
-        Path | None, typer.Option("--weights", help="a .safetensors file; default: the packaged")
+    weights: Annotated[Path | None, typer.Option("--weights", help="a weights file; default: the packaged")] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            "--from", help="whose code --weights come from: slpt, star, hrnet, fan, retinaface, retinaface_1mb"
+        ),
+    ] = None,
+    mean_face: Annotated[
+        Path | None, typer.Option("--mean-face", help="SLPT's mean face: (L, 2) fractions of the crop")
+    ] = None,
+    decoding: Annotated[
+        str | None, typer.Option("--decoding", help="of heatmaps: argmax, local_soft_argmax or expectation")
     ] = None,
     random: Annotated[bool, typer.Option("--random", help="untrained weights, for latency work")] = False,
-    markup: Annotated[str, typer.Option("--markup", help="the points' convention")] = "ibug68",
+    markup: Annotated[
+        str | None, typer.Option("--markup", help="the points' convention; default: the weights' own, else ibug68")
+    ] = None,
     opset: Annotated[int, typer.Option("--opset", help="ONNX opset, 17 to 22")] = 18,
     list_only: Annotated[bool, typer.Option("--list", help="list the models and stop")] = False,
 ) -> None:
@@ -59,6 +74,9 @@ def export_command(
                 flip=flip,
                 batch=batch,
                 weights=weights,
+                source=source,
+                mean_face=mean_face,
+                decoding=cast("Decoding | None", decoding),
                 random=random,
                 markup=markup,
                 opset=opset,

@@ -48,7 +48,7 @@ def to_onnx(fused: nn.Module, spec: ModelSpec, *, batch: int | None = None, opse
     else:
         assert spec.crop is not None
         example = torch.zeros(batch or 2, spec.crop.size, spec.crop.size, 3, dtype=torch.uint8)
-        inputs, outputs = ["crops"], ["landmarks"]
+        inputs, outputs = ["crops"], ["landmarks", *(["scores"] if spec.has_scores else [])]
         shapes = None if batch else ({0: torch.export.Dim.DYNAMIC},)
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(

@@ -7,19 +7,20 @@ import json
 import os
 import platform
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import nn
 
 import facelm_sdk
-from facelm_models import ModelInfo, create, default_weights, info, load
-from facelm_models.registry import UnknownModel
+from facelm_models import ModelInfo, default_weights, heatmaps, info, load, official
+from facelm_models.registry import Decoding, UnknownModel
 from facelm_models.retinaface import RetinaFace
-from facelm_models.weights import WeightsError, read, read_card
+from facelm_models.weights import WeightsError, read_card
 from facelm_sdk import markup as markups
 from facelm_sdk.errors import InputError, ModelFileError, OutputError, UnknownModelError
 from facelm_sdk.files import write_bytes
@@ -29,7 +30,9 @@ from facelm_sdk.transform import CropRecipe, kps5_recipe
 
 from . import parity
 from .onnx_export import OPSET, OPSETS, to_onnx
-from .wrappers import FusedDetector, FusedLandmarks, to_half, without_batch_norm
+from .ops.decoding import decode
+from .ops.patches import swap_patch_crops
+from .wrappers import Decoder, FusedDetector, FusedLandmarks, to_half, without_batch_norm
 
 Precision = Literal["fp32", "fp16"]
 DET_THRESH = 0.88  # true faces score above 0.95 with few exceptions; letters and logos lie between
@@ -52,22 +55,32 @@ def export(
     flip: bool = False,
     batch: int | None = None,
     weights: str | os.PathLike[str] | None = None,
+    source: str | None = None,
+    mean_face: str | os.PathLike[str] | None = None,
     random: bool = False,
-    markup: str = "ibug68",
+    decoding: Decoding | None = None,
+    markup: str | None = None,
     opset: int = OPSET,
     out: str | os.PathLike[str] | None = None,
     progress: Callable[[str], None] = lambda step: None,
 ) -> Exported:
     """Write ``model`` as one self-describing ONNX file with a parity report (``.json`` and ``.md``) beside it.
 
-    ``weights`` is a .safetensors file; default: the ones that come with the package. ``random=True`` takes untrained
-    weights instead, for latency work. ``flip`` puts flip averaging into the graph, ``batch`` fixes the number of crops.
-    ``out`` is a file or a folder; default: the working folder. ``progress`` is told each step.
+    ``weights`` is a .safetensors file; default: the ones that come with the package. ``source`` says that it is a
+    checkpoint of that public code instead (``slpt``, ``star``, ``hrnet``, ``fan``, ``retinaface``, ...), with its crop,
+    decoding and options; ``mean_face`` is the (L, 2) fractions of the crop that SLPT's own checkpoints lack, as .npy,
+    .npz or text. ``random=True`` takes untrained weights, for latency work. ``decoding`` replaces the model's own
+    heatmap decoder. ``markup``: default, what the weights were trained on, else ibug68. ``flip`` puts flip averaging
+    into the graph, ``batch`` fixes the number of crops. ``out`` is a file or a folder; default: the working folder.
+    ``progress`` is told each step.
 
     Raises UnknownModelError, InputError (weights or options do not fit), ParityError (the file would not compute
     PyTorch's landmarks within the tolerance; none is left) and ModelFileError (the place cannot be written).
     """
-    described = _info(model)
+    file = _weights_file(model, weights, source, random=random)
+    card = read_card(file) if file is not None and source is None else {}
+    markup = markup or card.get("markup", "ibug68")
+    described = _described(model, source, decoding, card)
     if precision not in parity.TOLERANCES:
         raise InputError(f"precision is one of {', '.join(parity.TOLERANCES)}, not {precision!r}")
     if batch is not None and batch < 1:
@@ -78,11 +91,12 @@ def export(
         raise InputError(f"flip averaging is for landmark models; {model} is a detector")
     target = _target(out, model, precision, flip=flip, batch=batch)
     progress("building the network")
-    network, source = _network(described, weights, markup, random=random)
-    spec = _spec(described, precision, markup, source, flip=flip)
-    reference = _fuse(without_batch_norm(network), described, spec)
-    halved = to_half(without_batch_norm(network)) if precision == "fp16" else None
-    fused = _fuse(halved, described, spec) if halved is not None else reference
+    network = _network(described, file, source, mean_face, markup, card.get("config", {}).get("num_landmarks"))
+    spec = _spec(described, precision, markup, file, card, flip=flip)
+    reference = _fuse(network, described, spec, decoder=heatmaps.decode)
+    folded = without_batch_norm(network, described.input_size)
+    swap_patch_crops(folded)
+    fused = _fuse(to_half(folded) if precision == "fp16" else folded, described, spec)
     progress("tracing the graph")
     proto = to_onnx(fused, spec, batch=batch, opset=opset)
     with tempfile.TemporaryDirectory() as scratch:
@@ -108,11 +122,70 @@ def export(
     return Exported(target, report_path, spec, report)
 
 
+def _weights_file(
+    model: str, weights: str | os.PathLike[str] | None, source: str | None, *, random: bool
+) -> Path | None:
+    """Where the weights lie; None for random ones."""
+    if random and weights is not None:
+        raise InputError("give weights or random, not both")
+    if source is not None and weights is None:
+        raise InputError(f"give the checkpoint that comes from {source}: weights (--weights FILE)")
+    _info(model)
+    if random:
+        return None
+    file = Path(weights) if weights is not None else default_weights(model)
+    if file is None:
+        raise InputError(
+            f"no weights of {model} come with the package; give a weights file (--weights FILE), "
+            f"or take untrained ones for latency work (--random)"
+        )
+    if not file.is_file():
+        raise InputError(f"there is no weights file {file}")
+    return file
+
+
 def _info(model: str) -> ModelInfo:
     try:
         return info(model)
     except UnknownModel as error:
         raise UnknownModelError(str(error)) from error
+
+
+def _described(model: str, source: str | None, decoding: Decoding | None, card: Mapping[str, Any]) -> ModelInfo:
+    """The variant with the conventions of its weights: their source's, or those their card states."""
+    described = _info(model)
+    architecture = getattr(described.build, "__name__", "network")
+    if card.get("architecture", architecture) != architecture:
+        raise InputError(f"these weights are of a {card['architecture']}, but {model} is a {architecture}")
+    described = replace(described, **{key: card[key] for key in ("crop", "decoding") if key in card})
+    if "config" in card:
+        entries = {k: tuple(v) if isinstance(v, list) else v for k, v in card["config"].items()}
+        try:
+            config = replace(described.config, **entries)
+        except TypeError as error:
+            raise InputError(f"these weights are of another model or version than {model}: {error}") from error
+        described = replace(described, config=config, input_size=getattr(config, "size", described.input_size))
+    try:
+        conventions = None if source is None else official.get(source)
+    except official.UnknownSource as error:
+        raise InputError(str(error)) from error
+    if conventions is not None:
+        if model not in conventions.models:
+            raise InputError(f"checkpoints of {source} fit {', '.join(conventions.models)}, not {model}")
+        described = replace(
+            described,
+            config=replace(described.config, **conventions.overrides),
+            crop=described.crop if conventions.crop is None else conventions.crop,
+            decoding=conventions.decoding or described.decoding,
+            offset=described.offset if conventions.offset is None else conventions.offset,
+        )
+    if decoding is None or decoding == described.decoding:
+        return described
+    if decoding not in heatmaps.DECODERS:
+        raise InputError(f"decoding is one of {', '.join(heatmaps.DECODERS)}, not {decoding!r}")
+    if described.task != "landmarks" or "coordinates" in (decoding, described.decoding):
+        raise InputError(f"{model} gives no heatmaps that {decoding!r} could decode")
+    return replace(described, decoding=decoding)
 
 
 def _target(out: str | os.PathLike[str] | None, model: str, precision: str, *, flip: bool, batch: int | None) -> Path:
@@ -126,25 +199,56 @@ def _target(out: str | os.PathLike[str] | None, model: str, precision: str, *, f
 
 
 def _network(
-    described: ModelInfo, weights: str | os.PathLike[str] | None, markup: str, *, random: bool
-) -> tuple[nn.Module, Path | None]:
-    if random and weights is not None:
-        raise InputError("give weights or random, not both")
-    options = {"num_landmarks": markups.get(markup).num_points} if described.task == "landmarks" else {}
+    described: ModelInfo,
+    file: Path | None,
+    source: str | None,
+    mean_face: str | os.PathLike[str] | None,
+    markup: str,
+    stated: int | None,
+) -> nn.Module:
+    """The network, filled. ``stated``: how many points its weights' card says they have."""
     torch.manual_seed(0)
-    network = create(described.name, **options).eval()
-    source = Path(weights) if weights is not None else default_weights(described.name)
-    if random:
-        return network, None
-    if source is None:
-        raise InputError(
-            f"no weights of {described.name} come with the package; give a .safetensors file (--weights FILE), "
-            f"or take untrained ones for latency work (--random)"
-        )
+    config = described.config
+    if described.task == "landmarks":
+        points = markups.get(markup).num_points
+        if stated not in (None, points):
+            fitting = [name for name in markups.names() if markups.get(name).num_points == stated]
+            raise InputError(
+                f"these weights are of {stated} points, but {markup} has {points}: give their markup (--markup "
+                f"{fitting[0] if fitting else 'NAME'})"
+            )
+        config = replace(config, num_landmarks=points)
+    network = described.build(config).eval()
+    if file is None:
+        return network
     try:
-        return load(network, read(source)), source
+        load(network, file, source)
     except WeightsError as error:
         raise InputError(str(error)) from error
+    if source is not None and "mean_face" in official.get(source).absent:
+        _set_mean_face(network, mean_face)
+    return network
+
+
+def _set_mean_face(network: nn.Module, file: str | os.PathLike[str] | None) -> None:
+    """Fill the buffer from a .npy, .npz (its only array) or text file of (L, 2) fractions of the crop."""
+    if file is None:
+        raise InputError(
+            "these checkpoints do not hold the mean face that the network starts from, without which every landmark is "
+            "wrong; give it as (L, 2) fractions of the crop: mean_face (--mean-face FILE; .npy, .npz or text)"
+        )
+    buffer = network.mean_face
+    assert isinstance(buffer, torch.Tensor)
+    try:
+        values = np.loadtxt(file) if Path(file).suffix not in (".npy", ".npz") else np.load(file, allow_pickle=False)
+        if isinstance(values, np.lib.npyio.NpzFile):
+            values = values[values.files[0]]
+        face = torch.from_numpy(np.asarray(values, np.float32)).reshape(buffer.shape)
+    except (OSError, ValueError, RuntimeError, IndexError) as error:
+        raise InputError(f"{file} is not a mean face of shape {tuple(buffer.shape)}: {error}") from error
+    if not (torch.isfinite(face).all() and (face > -0.5).all() and (face < 1.5).all()):
+        raise InputError(f"{file} does not hold fractions of the crop (0 left or upper edge, 1 right or lower)")
+    buffer.copy_(face)
 
 
 def _crop(described: ModelInfo) -> CropRecipe | None:
@@ -156,8 +260,9 @@ def _crop(described: ModelInfo) -> CropRecipe | None:
     return CropRecipe(size=described.input_size, kind="box", **options)
 
 
-def _spec(described: ModelInfo, precision: str, markup: str, source: Path | None, *, flip: bool) -> ModelSpec:
-    card = read_card(source) if source is not None else {}
+def _spec(
+    described: ModelInfo, precision: str, markup: str, source: Path | None, card: Mapping[str, Any], *, flip: bool
+) -> ModelSpec:
     detection = described.task == "detection"
     untrained = "none: untrained weights, for latency work only"
     return ModelSpec(
@@ -166,6 +271,7 @@ def _spec(described: ModelInfo, precision: str, markup: str, source: Path | None
         markup="kps5" if detection else markup,
         num_landmarks=5 if detection else markups.get(markup).num_points,
         crop=_crop(described),
+        has_scores=described.decoding in ("argmax", "local_soft_argmax"),
         flip=flip,
         precision=precision,
         det_thresh=DET_THRESH if detection else None,
@@ -177,11 +283,12 @@ def _spec(described: ModelInfo, precision: str, markup: str, source: Path | None
     )
 
 
-def _fuse(network: nn.Module, described: ModelInfo, spec: ModelSpec) -> nn.Module:
+def _fuse(network: nn.Module, described: ModelInfo, spec: ModelSpec, decoder: Decoder = decode) -> nn.Module:
     if isinstance(network, RetinaFace):
         return FusedDetector(network, described).eval()
     assert spec.crop is not None
-    return FusedLandmarks(network, described, spec.crop.size, markups.get(spec.markup), flip=spec.flip).eval()
+    markup = markups.get(spec.markup)
+    return FusedLandmarks(network, described, spec.crop.size, markup, flip=spec.flip, decoder=decoder).eval()
 
 
 def _compare(reference: nn.Module, session: OrtSession, spec: ModelSpec) -> dict[str, Any]:

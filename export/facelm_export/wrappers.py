@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import copy
-import itertools
-from typing import cast
+from collections import Counter
+from collections.abc import Callable
 
 import torch
 from torch import nn
 
 from facelm_models import ModelInfo
+from facelm_models.registry import Decoding
 from facelm_models.retinaface import RetinaFace, decode_boxes, decode_points, priors
 from facelm_sdk.markup import Markup
 
+from .ops.decoding import decode
 from .ops.nms import nms
 
+Decoder = Callable[[torch.Tensor, Decoding], tuple[torch.Tensor, torch.Tensor | None]]
 IOU_THRESHOLD = 0.4
 SCORE_FLOOR = 0.05  # the runtime's threshold lies above; suppression first and threshold second changes nothing
 
@@ -40,30 +43,47 @@ class PixelInput(nn.Module):
 
 
 class FusedLandmarks(nn.Module):
-    """crops uint8 (n, S, S, 3) BGR -> landmarks float32 (n, L, 2) in crop pixels.
+    """crops uint8 (n, S, S, 3) BGR -> landmarks float32 (n, L, 2) in crop pixels and, from heatmaps, scores (n, L).
 
-    ``network`` gives fractions of the crop. With ``flip``, the mirrored crops run in the same batch and their points,
-    mirrored back and put in order, are averaged with the others (LOTR paper, section IV-E).
+    ``decoder`` turns the network's output into fractions of the crop: the graph's own twins, or their readable
+    references. With ``flip``, the mirrored crops run in the same batch and their points, mirrored back and put in
+    order, are averaged with the others (LOTR paper, section IV-E); so are scores.
     """
 
     flip_order: torch.Tensor
 
-    def __init__(self, network: nn.Module, info: ModelInfo, size: int, markup: Markup, *, flip: bool) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        info: ModelInfo,
+        size: int,
+        markup: Markup,
+        *,
+        flip: bool,
+        decoder: Decoder = decode,
+    ) -> None:
         super().__init__()
         self.pixels, self.network, self.size, self.flip = PixelInput(info, network), network, size, flip
+        self.decoding, self.offset, self.decoder = info.decoding, info.offset, decoder
         self.register_buffer("flip_order", torch.tensor(markup.flip))
 
-    def forward(self, crops: torch.Tensor) -> torch.Tensor:
+    def forward(self, crops: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         x = self.pixels(crops)
         if self.flip:
             x = torch.cat([x, x.flip(3)])
-        points = self.network(x) * self.size - 0.5
+        fractions, scores = self.decoder(self.network(x), self.decoding)
+        points = fractions.float() * self.size + self.offset
         if self.flip:
             straight, mirrored = points.tensor_split(2)
             mirrored = mirrored.index_select(1, self.flip_order)
             mirrored = torch.stack([self.size - 1 - mirrored[..., 0], mirrored[..., 1]], -1)
             points = (straight + mirrored) / 2
-        return cast(torch.Tensor, points)
+        if scores is None:
+            return points
+        if self.flip:
+            straight, mirrored = scores.tensor_split(2)
+            scores = (straight + mirrored.index_select(1, self.flip_order)) / 2
+        return points, scores
 
 
 class FusedDetector(nn.Module):
@@ -88,21 +108,47 @@ class FusedDetector(nn.Module):
         )
 
 
-def without_batch_norm(network: nn.Module) -> nn.Module:
-    """A copy in eval mode whose batch norms are folded into the convolutions before them: the same function, faster."""
+@torch.no_grad()
+def without_batch_norm(network: nn.Module, size: int) -> nn.Module:
+    """A copy in eval mode whose batch norms are folded into the convolutions before them: the same function, faster.
+
+    Which convolution a norm follows is seen in a run on a picture of ``size`` pixels.
+    """
     network = copy.deepcopy(network).eval()
-    for module in list(network.modules()):
-        if isinstance(module, nn.Sequential):
-            for i, (conv, norm) in enumerate(itertools.pairwise(list(module))):
-                if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                    module[i] = nn.utils.fusion.fuse_conv_bn_eval(conv, norm)
-                    module[i + 1] = nn.Identity()
+    made: dict[int, tuple[torch.Tensor, nn.Module]] = {}  # the tensor is held, so that its id stays its own
+    uses: Counter[nn.Module] = Counter()
+    pairs: list[tuple[nn.Module, nn.BatchNorm2d]] = []
+
+    def after(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        uses[module] += 1
+        if isinstance(module, nn.BatchNorm2d) and id(inputs[0]) in made:
+            pairs.append((made[id(inputs[0])][1], module))
+        elif not isinstance(module, nn.BatchNorm2d):
+            made[id(output)] = (output, module)
+
+    kinds = (nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d)
+    hooks = [m.register_forward_hook(after) for m in network.modules() if isinstance(m, kinds)]
+    network(torch.zeros(1, 3, size, size))
+    for hook in hooks:
+        hook.remove()
+    names = {module: name for name, module in network.named_modules()}
+    for conv, norm in pairs:
+        if uses[conv] == uses[norm] == 1:
+            transpose = isinstance(conv, nn.ConvTranspose2d)
+            fused = nn.utils.fusion.fuse_conv_bn_eval(conv, norm, transpose)  # type: ignore[type-var]
+            network.set_submodule(names[conv], fused)
+            network.set_submodule(names[norm], nn.Identity())
     return network
 
 
 def to_half(network: nn.Module) -> nn.Module:
     """Weights and activations in fp16; buffers (mean faces, grids) stay fp32, so coordinates come out in fp32."""
-    buffers = {name: buffer.clone() for name, buffer in network.named_buffers() if buffer.is_floating_point()}
+    norms = {name for name, module in network.named_modules() if isinstance(module, nn.BatchNorm2d)}
+    buffers = {
+        name: buffer.clone()
+        for name, buffer in network.named_buffers()
+        if buffer.is_floating_point() and name.rpartition(".")[0] not in norms
+    }
     network.half()
     for name, buffer in buffers.items():
         owner, _, leaf = name.rpartition(".")

@@ -1,4 +1,8 @@
-"""Training losses as functions."""
+"""Training losses as functions.
+
+Losses of an ``error`` give one value for each, in the error's shape, for the caller to average; the others give one
+number, a mean over all that they compare, so that their weight depends on neither the number of points nor of cells.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,45 @@ import math
 
 import torch
 import torch.nn.functional as F
+
+from .heatmaps import at_least_fp32
+
+
+def l1(
+    error: torch.Tensor,  # any shape
+) -> torch.Tensor:  # the same shape
+    """|x|."""
+    return error.abs()
+
+
+def l2(
+    error: torch.Tensor,  # any shape
+) -> torch.Tensor:  # the same shape
+    """x^2 / 2 (LOTR paper, section II-E)."""
+    return 0.5 * error.square()
+
+
+def smooth_l1(
+    error: torch.Tensor,  # any shape
+    *,
+    beta: float = 1.0,
+) -> torch.Tensor:  # the same shape
+    """x^2 / (2 beta) below ``beta``, |x| - beta / 2 above (LOTR paper, eq. 6)."""
+    if beta <= 0:
+        raise ValueError(f"smooth_l1 needs beta > 0, not {beta}")
+    x = error.abs()
+    return torch.where(x < beta, 0.5 / beta * x.square(), x - 0.5 * beta)
+
+
+def wing(
+    error: torch.Tensor,  # any shape, in pixels
+    *,
+    w: float = 10.0,
+    epsilon: float = 2.0,
+) -> torch.Tensor:  # the same shape
+    """Wing loss of each error (Feng et al. 2018; LOTR paper, eq. 7): continuous, with corners at 0 and at ``w``."""
+    x = error.abs()
+    return torch.where(x < w, w * torch.log1p(x / epsilon), x - (w - w * math.log(1 + w / epsilon)))
 
 
 def smooth_wing(
@@ -25,6 +68,173 @@ def smooth_wing(
     x = error.abs()
     middle = (w + epsilon) * torch.log1p(x / epsilon) - c2
     return torch.where(x < t, s * x.square(), torch.where(x > w, x - c1 - c2, middle))
+
+
+def adaptive_wing(
+    predicted: torch.Tensor,  # (n, L, h, w) heatmaps
+    target: torch.Tensor,  # (n, L, h, w) in [0, 1]
+    *,
+    omega: float = 14.0,
+    theta: float = 0.5,
+    epsilon: float = 1.0,
+    alpha: float = 2.1,
+) -> torch.Tensor:  # (n, L, h, w)
+    """Adaptive Wing loss of each cell (Wang et al. 2019): sharper the closer ``target`` is to 1.
+
+    Value and slope are continuous at ``theta``. The paper averages it weighted by :func:`foreground_weight`.
+    """
+    predicted, target = at_least_fp32(predicted), at_least_fp32(target)
+    x = (predicted - target).abs()
+    power = alpha - target
+    edge = (theta / epsilon) ** power
+    slope = omega * power / epsilon * (theta / epsilon) ** (power - 1) / (1 + edge)  # A of the paper
+    near = omega * torch.log1p((x / epsilon) ** power)
+    return torch.where(x < theta, near, slope * (x - theta) + omega * torch.log1p(edge))
+
+
+def foreground_weight(
+    target: torch.Tensor,  # (n, L, h, w) in [0, 1]
+    *,
+    threshold: float = 0.2,
+    weight: float = 10.0,
+) -> torch.Tensor:  # (n, L, h, w)
+    """The weighted loss map of adaptive Wing (Wang et al. 2019).
+
+    1, and ``weight`` more on cells that have one of at least ``threshold`` among them and their eight neighbours.
+    """
+    return 1 + weight * (F.max_pool2d(target, 3, stride=1, padding=1) >= threshold).to(target.dtype)
+
+
+def heatmap_l2(
+    predicted: torch.Tensor,  # (n, L, h, w)
+    target: torch.Tensor,  # (n, L, h, w)
+) -> torch.Tensor:  # ()
+    """Mean squared difference of heatmaps (MTLD paper, eq. 2, which sums; sub-pixel paper, section 5.1)."""
+    return (at_least_fp32(predicted) - at_least_fp32(target)).square().mean()
+
+
+def normalised_l2(
+    predicted: torch.Tensor,  # (n, ..., L, 2) points; the axes between are stages and layers
+    target: torch.Tensor,  # (n, L, 2)
+    norm: torch.Tensor,  # (n,) distance between the outer eye corners, in the unit of the points
+) -> torch.Tensor:  # ()
+    """Mean distance over faces, stages, layers and points, each divided by its face's ``norm`` (SLPT paper, eq. 8)."""
+    between = (1,) * (predicted.ndim - target.ndim)
+    count, *shape = target.shape
+    distance = torch.linalg.vector_norm(predicted - target.view(count, *between, *shape), dim=-1)
+    ratios: torch.Tensor = distance / norm.view(count, *between, 1)
+    return ratios.mean()
+
+
+def structure(
+    predicted: torch.Tensor,  # (n, L, 2) points
+    target: torch.Tensor,  # (n, L, 2)
+    *,
+    neighbours: int = 5,
+) -> torch.Tensor:  # ()
+    """How far squared distances between neighbouring points are from the labelled ones (MTLD paper, eq. 4).
+
+    The mean of | ||J_i - J_j||^2 - ||L_i - L_j||^2 | over every point i and the ``neighbours`` points j closest to it
+    in its face's label. Eq. 4 as printed lacks the outer bars: it is least, and negative, where all predicted points
+    fall together, while the text wants the distances to be the same.
+    """
+    if not 1 <= neighbours < target.shape[1]:
+        raise ValueError(
+            f"each of {target.shape[1]} points has 1 to {target.shape[1] - 1} neighbours, not {neighbours}"
+        )
+    predicted_gaps, gaps = (
+        (points[:, :, None] - points[:, None]).square().sum(-1)  # (n, L, L)
+        for points in (predicted, target)
+    )
+    itself = torch.eye(target.shape[1], dtype=torch.bool, device=target.device)
+    nearest = gaps.masked_fill(itself, torch.inf).topk(neighbours, largest=False).indices  # (n, L, neighbours)
+    return (predicted_gaps - gaps).abs().gather(2, nearest).mean()
+
+
+def loss_augmented(
+    scores: torch.Tensor,  # (..., cells) F of every possible answer
+    margin: torch.Tensor,  # (..., cells) how wrong each is
+    truth: torch.Tensor,  # (...) F of the right answer
+    *,
+    epsilon: float = 1.0,
+) -> torch.Tensor:  # (...)
+    """epsilon * log sum exp((margin + scores) / epsilon) - truth: the L of structured paper's eq. 11, in fp32."""
+    scores, margin, truth = at_least_fp32(scores), at_least_fp32(margin), at_least_fp32(truth)
+    return epsilon * torch.logsumexp((margin + scores) / epsilon, -1) - truth
+
+
+def _margin(
+    target: torch.Tensor,  # (n, L, k, 2) cells
+    h: int,
+    w: int,
+    s: float,
+) -> torch.Tensor:  # (n, L, k, h, w)
+    """Eq. 12 without alpha, distances in the [-1, 1] coordinates that s = 0.01 is meant for."""
+    across, down = (
+        (torch.arange(side, device=target.device) - target[..., axis, None]).abs() * (2 / max(side - 1, 1))
+        for axis, side in ((0, w), (1, h))
+    )
+    across, down = across[..., None, :], down[..., :, None]
+    city = across + down
+    return torch.where(city < s, 0.5 / s * (across.square() + down.square()), city - 0.5 * s)
+
+
+def structured(
+    heatmaps: torch.Tensor,  # (n, L, h, w) scores of any range
+    target: torch.Tensor,  # (n, L, 2), or (n, L, k, 2) samples, cells (x, y)
+    *,
+    alpha: float = 1.0,
+    epsilon: float = 1.0,
+    s: float = 0.01,
+) -> torch.Tensor:  # ()
+    """The structured-prediction loss (structured paper, eq. 11-12; eq. 13 with ``samples`` of label_smoothing).
+
+    The mean over faces, points and samples (the paper sums). ``target`` is in cells, centres at whole numbers, so that
+    the caller says which convention its decoder has (heatmaps.to_cells). Between cells the right answer's score is
+    interpolated bilinearly, and the margin counts from the point itself; on a cell this is eq. 11 as printed. Computed
+    in fp32, under autocast too; the samples' margins need n * L * k * h * w floats.
+    """
+    heatmaps, target = at_least_fp32(heatmaps), at_least_fp32(target)
+    if target.ndim == 3:
+        target = target[:, :, None]
+    h, w = heatmaps.shape[-2:]
+    sides = torch.tensor([max(w - 1, 1), max(h - 1, 1)], dtype=heatmaps.dtype, device=heatmaps.device)
+    place = (2 * target / sides - 1).to(heatmaps.dtype).flatten(0, 1)[:, :, None]  # (n L, k, 1, 2)
+    maps = heatmaps.flatten(0, 1)[:, None]  # (n L, 1, h, w)
+    truth = F.grid_sample(maps, place, padding_mode="border", align_corners=True).view(target.shape[:-1])
+    margin = alpha * _margin(target, h, w, s)
+    return loss_augmented(heatmaps[:, :, None].flatten(3), margin.flatten(3), truth, epsilon=epsilon).mean()
+
+
+def merge_views(
+    views: torch.Tensor,  # (v, n, L, h, w) heatmaps of v transformed copies of each crop
+    transforms: torch.Tensor,  # (v, n, 2, 3) affine maps, fractions of the crop to fractions of the copy
+) -> tuple[torch.Tensor, torch.Tensor]:  # (n, L, h, w), (n, 1, h, w) how many copies see a cell
+    """Heatmaps brought back into the crop's own frame, averaged over the copies that see a cell.
+
+    Eq. 6 of the sub-pixel paper, which sums: the mean keeps a heatmap's height. The maps of a mirrored copy must be in
+    flipped order already.
+    """
+    views, (h, w) = at_least_fp32(views), views.shape[-2:]
+    a, b, c = transforms.to(views.dtype)[..., None, None, :].unbind(-1)  # (v, n, 2, 1, 1)
+    x, y = ((2 * torch.arange(side, device=views.device) + 1) / side - 1 for side in (w, h))  # grid_sample's [-1, 1]
+    grid = (a * (x + 1) + b * (y[:, None] + 1) + 2 * c - 1).permute(0, 1, 3, 4, 2)  # (v, n, h, w, 2)
+    back = F.grid_sample(views.flatten(0, 1), grid.flatten(0, 1), padding_mode="border", align_corners=False)
+    seen = (grid.abs() <= 1).all(-1)[:, :, None].to(views.dtype)  # (v, n, 1, h, w)
+    count = seen.sum(0)
+    return (back.view_as(views) * seen).sum(0) / count.clamp(min=1), count
+
+
+def siamese(
+    views: torch.Tensor,  # (v, n, L, h, w) as of merge_views
+    transforms: torch.Tensor,  # (v, n, 2, 3)
+    target: torch.Tensor,  # (n, L, h, w) heatmaps in the crop's own frame
+) -> torch.Tensor:  # ()
+    """Siamese training (sub-pixel paper, section 3.4): :func:`heatmap_l2` of :func:`merge_views` over what is seen."""
+    merged, count = merge_views(views, transforms)
+    seen = (count > 0).to(merged.dtype)
+    squares = (merged - at_least_fp32(target)).square() * seen
+    return squares.sum() / (seen.sum() * merged.shape[1]).clamp(min=1)
 
 
 def multibox(

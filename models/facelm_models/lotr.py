@@ -1,26 +1,50 @@
 """LOTR: Localization Transformer (Watchareeruetai et al. 2022), landmarks by direct coordinate regression.
 
-Equations and table I refer to that paper. Where it is silent or contradicts itself: feed-forward layers are
-D -> 128 -> D (the width that meets every size it prints), 8 heads, and the head regresses offsets from a mean shape.
+Equations and table I refer to that paper. Where it is silent or contradicts itself:
+
+- Feed-forward layers are D -> 128 -> D (the width that meets every size it prints), 8 heads, and the head regresses
+  offsets from a mean shape.
+- The variants with upsampling learn their positions per row and per column. A vector for each of their 24 x 24 cells
+  would alone be 1% of LOTR-M+, and the sizes it prints have no room for one.
+- Deconvolutions are followed by batch norm and ReLU.
+- HRNet, of which it says no more than the name, is the ImageNet network HRNet-W18-C without its classifier, so that
+  LOTR-HR+ has "the same architecture" as the others: 32 pixels to a cell before two deconvolutions.
 """
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import nn
 
+from .backbones.hrnet import ConvBN, HRNetW18, bottleneck
 from .backbones.mobilenet import MobileNetV2
+from .backbones.resnet import ResNet
+from .layers import AxialPositions, DecoderLayer, EncoderLayer, initialise, shrink_last
 from .registry import IMAGENET_MEAN, IMAGENET_STD, ModelInfo, register
+
+STRIDE = 32  # of every backbone
+
+Backbone = Literal["mobilenet_v2", "resnet50", "hrnet_w18"]
 
 
 @dataclass(frozen=True)
 class LOTRConfig:
-    """``size``: side of the crop in pixels; ``dim``: D of the paper; ``layers``: of encoder and of decoder each."""
+    """Options of the LOTR variants.
+
+    ``size``: side of the crop in pixels, a multiple of 32. ``upsampling``: channels that enter each deconvolution; each
+    doubles the resolution. ``axial``: positions are learned per row and column, not per cell. ``dim``: D of the paper.
+    ``layers``: of encoder and of decoder each.
+    """
 
     num_landmarks: int = 68
     size: int = 192
+    backbone: Backbone = "mobilenet_v2"
+    upsampling: tuple[int, ...] = ()
+    axial: bool = False
     dim: int = 64
     heads: int = 8
     layers: int = 2
@@ -29,92 +53,81 @@ class LOTRConfig:
     dropout: float = 0.1
 
 
-class FeedForward(nn.Sequential):
-    def __init__(self, dim: int, hidden: int) -> None:
-        super().__init__(nn.Linear(dim, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, dim))
+class HRNetW18C(nn.Module):
+    """HRNet-W18 under the head of its ImageNet networks: every map widened, then added to the next lower resolution."""
 
+    channels = 2048
 
-class Attention(nn.Module):
-    """Multi-head attention, eq. 3-5."""
-
-    def __init__(self, dim: int, heads: int) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.heads = heads
-        self.query, self.key, self.value, self.out = (nn.Linear(dim, dim) for _ in range(4))
+        self.body = HRNetW18()
+        hidden = (32, 64, 128, 256)
+        self.widen = nn.ModuleList(bottleneck(c, h) for c, h in zip(self.body.channels, hidden, strict=True))
+        self.halve = nn.ModuleList(ConvBN(4 * h, 8 * h, stride=2) for h in hidden[:-1])
+        self.last = ConvBN(1024, self.channels, 1)
 
     def forward(
         self,
-        query: torch.Tensor,  # (n, q, D)
-        key: torch.Tensor,  # (n, k, D)
-        value: torch.Tensor,  # (n, k, D)
-    ) -> torch.Tensor:  # (n, q, D)
-        q, k, v = (
-            layer(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for layer, x in ((self.query, query), (self.key, key), (self.value, value))
-        )
-        mixed = nn.functional.scaled_dot_product_attention(q, k, v)  # (n, heads, q, D / heads)
-        out: torch.Tensor = self.out(mixed.transpose(1, 2).flatten(2))
+        x: torch.Tensor,  # (n, 3, S, S)
+    ) -> torch.Tensor:  # (n, 2048, S/32, S/32)
+        first, *others = (widen(y) for widen, y in zip(self.widen, self.body(x), strict=True))
+        for halve, other in zip(self.halve, others, strict=True):
+            first = other + halve(first)
+        out: torch.Tensor = self.last(first)
         return out
 
 
-class EncoderLayer(nn.Module):
-    """Eq. 10-13."""
-
-    def __init__(self, config: LOTRConfig) -> None:
-        super().__init__()
-        self.attention = Attention(config.dim, config.heads)
-        self.feedforward = FeedForward(config.dim, config.feedforward)
-        self.norm1, self.norm2 = nn.LayerNorm(config.dim), nn.LayerNorm(config.dim)
-
-    def forward(self, x: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
-        x = self.norm1(x + self.attention(x + position, x + position, x))
-        out: torch.Tensor = self.norm2(x + self.feedforward(x))
-        return out
+def build_backbone(name: Backbone) -> MobileNetV2 | ResNet | HRNetW18C:
+    """The convolutional network called ``name``; its last or only map has stride 32."""
+    if name == "mobilenet_v2":
+        return MobileNetV2()
+    if name == "resnet50":
+        return ResNet(50)
+    if name == "hrnet_w18":
+        return HRNetW18C()
+    raise ValueError(f"LOTR has no backbone {name!r}; backbones: mobilenet_v2, resnet50, hrnet_w18")
 
 
-class DecoderLayer(nn.Module):
-    """Eq. 15-18."""
-
-    def __init__(self, config: LOTRConfig) -> None:
-        super().__init__()
-        self.self_attention = Attention(config.dim, config.heads)
-        self.cross_attention = Attention(config.dim, config.heads)
-        self.feedforward = FeedForward(config.dim, config.feedforward)
-        self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(config.dim) for _ in range(3))
-
-    def forward(
-        self,
-        y: torch.Tensor,  # (n, L, D)
-        queries: torch.Tensor,  # (1, L, D)
-        memory: torch.Tensor,  # (n, tokens, D)
-        position: torch.Tensor,  # (1, tokens, D)
-    ) -> torch.Tensor:  # (n, L, D)
-        y = self.norm1(y + self.self_attention(y + queries, y + queries, y))
-        y = self.norm2(y + self.cross_attention(y + queries, memory + position, memory))
-        out: torch.Tensor = self.norm3(y + self.feedforward(y))
-        return out
+def deconvolution(inputs: int, outputs: int) -> nn.Sequential:
+    """Doubles the resolution with filters of 4 x 4."""
+    return nn.Sequential(
+        nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
+    )
 
 
 class LOTR(nn.Module):
     """Crops to landmarks.
 
     ``forward``: float (n, 3, S, S), RGB, normalised as its ModelInfo says -> (n, L, 2) float, (x, y) as fractions of
-    the crop: pixel = fraction * S - 0.5. ``mean_shape`` (L, 2), in the same fractions, is a buffer filled by training.
+    the crop: pixel = fraction * S - 0.5. ``intermediate``: the same in a tuple, as the one output that is trained.
+    ``mean_shape`` (L, 2), in the same fractions, is a buffer filled by training.
     """
 
     mean_shape: torch.Tensor
 
     def __init__(self, config: LOTRConfig) -> None:
         super().__init__()
+        if config.size % STRIDE:
+            raise ValueError(f"LOTR takes crops whose side is a multiple of {STRIDE}, not {config.size}")
         self.config = config
-        self.backbone = MobileNetV2()
-        self.side = config.size // self.backbone.stride
-        self.reduce = nn.Conv2d(self.backbone.channels, config.dim, 1)  # eq. 8
-        self.position = nn.Parameter(0.1 * torch.randn(1, self.side**2, config.dim))
+        self.backbone = build_backbone(config.backbone)
+        self.side = config.size // STRIDE * 2 ** len(config.upsampling)
+        widths = (*config.upsampling, config.dim)
+        channels = self.backbone.channels
+        self.reduce = nn.Conv2d(channels if isinstance(channels, int) else channels[-1], widths[0], 1)  # eq. 8
+        self.upsample = nn.Sequential(*itertools.starmap(deconvolution, itertools.pairwise(widths)))
+        self.position: nn.Parameter | AxialPositions = (
+            AxialPositions(self.side, config.dim)
+            if config.axial
+            else nn.Parameter(0.1 * torch.randn(1, self.side**2, config.dim))
+        )
         # The paper's std of 1e-4 leaves all queries alike and training at the mean shape; 1 tells them apart.
         self.queries = nn.Parameter(torch.randn(1, config.num_landmarks, config.dim))
-        self.encoder = nn.ModuleList(EncoderLayer(config) for _ in range(config.layers))
-        self.decoder = nn.ModuleList(DecoderLayer(config) for _ in range(config.layers))
+        shape = (config.dim, config.heads, config.feedforward)
+        self.encoder = nn.ModuleList(EncoderLayer(*shape) for _ in range(config.layers))
+        self.decoder = nn.ModuleList(DecoderLayer(*shape) for _ in range(config.layers))
         self.dropout = nn.Dropout(config.dropout)
         self.head = nn.Sequential(  # eq. 19 with two hidden layers, table I
             nn.Linear(config.dim, config.head),
@@ -124,44 +137,53 @@ class LOTR(nn.Module):
             nn.Linear(config.head, 2),
         )
         self.register_buffer("mean_shape", torch.full((config.num_landmarks, 2), 0.5))
-        self._initialise()
-
-    def _initialise(self) -> None:
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out")  # He's method, as the paper
-            elif isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)
-        last = self.head[-1]
-        assert isinstance(last, nn.Linear)
-        with torch.no_grad():  # starts at the mean shape
-            last.weight.mul_(0.1)
+        initialise(self)
+        shrink_last(self.head)  # starts at the mean shape
 
     def forward(
         self,
         crops: torch.Tensor,  # (n, 3, S, S)
     ) -> torch.Tensor:  # (n, L, 2)
-        memory = self.reduce(self.backbone(crops)).flatten(2).transpose(1, 2)  # (n, tokens, D)
+        maps = self.backbone(crops)
+        deepest = maps if isinstance(maps, torch.Tensor) else maps[-1]
+        memory = self.upsample(self.reduce(deepest)).flatten(2).transpose(1, 2)  # (n, tokens, D)
+        position = self.position() if isinstance(self.position, AxialPositions) else self.position
         for layer in self.encoder:
-            memory = layer(memory, self.position)
+            memory = layer(memory, position)
         y = self.queries.expand(crops.shape[0], -1, -1)
         for layer in self.decoder:
-            y = layer(y, self.queries, memory, self.position)
+            y = layer(y, self.queries, memory, position)
         offsets: torch.Tensor = self.head(self.dropout(y))
         return self.mean_shape + offsets
 
+    def intermediate(
+        self,
+        crops: torch.Tensor,  # (n, 3, S, S)
+    ) -> tuple[torch.Tensor]:
+        return (self(crops),)
 
-register(
-    ModelInfo(
-        name="lotr_m",
-        task="landmarks",
-        build=LOTR,
-        config=LOTRConfig(),
-        input_size=192,
-        channels="rgb",
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
-        paper="LOTR: Face Landmark Localization Using Localization Transformer, table I",
+
+def _register(name: str, config: LOTRConfig, where: str = "table I") -> None:
+    register(
+        ModelInfo(
+            name=name,
+            task="landmarks",
+            build=LOTR,
+            config=config,
+            input_size=config.size,
+            channels="rgb",
+            mean=IMAGENET_MEAN,
+            std=IMAGENET_STD,
+            paper=f"LOTR: Face Landmark Localization Using Localization Transformer, {where}",
+        )
     )
+
+
+_register("lotr_m", LOTRConfig())
+_register("lotr_m_plus", LOTRConfig(upsampling=(256, 128), axial=True))
+_register("lotr_r_plus", LOTRConfig(backbone="resnet50", upsampling=(256, 128), axial=True))
+_register(
+    "lotr_hr_plus",
+    LOTRConfig(size=256, backbone="hrnet_w18", upsampling=(256, 128), axial=True),
+    "section IV-C",
 )

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from torch import nn
 
 # The files that register variants; imported when a name is first looked up.
-ARCHITECTURES = ("lotr", "retinaface")
+ARCHITECTURES = ("fan", "hourglass", "hrnet", "lotr", "mtld", "retinaface", "slpt")
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
@@ -37,8 +37,8 @@ class ModelInfo:
 
     ``input_size``: side of the square crop in pixels (for a detector, the size its figures are stated at). ``mean`` and
     ``std``: per channel, of 0..255 values, in the network's own ``channels`` order. ``crop``: how a crop is cut, the
-    options of the runtime's CropRecipe. ``decoding``: see Decoding. ``offset``: pixel = fraction * S + offset; -0.5 where
-    fractions run from edge to edge, 0 where a network was trained on pixel / S.
+    options of the runtime's CropRecipe. ``decoding``: see Decoding. ``offset``: pixel = fraction * S + offset; -0.5
+    where fractions run from edge to edge, 0 where a network was trained on pixel / S.
     """
 
     name: str

@@ -8,25 +8,44 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from .backbones.mobilenet import MobileNetV1x025
+from .backbones.resnet import ResNet
 from .registry import ModelInfo, register
 
 STRIDES = (8, 16, 32)
 VARIANCES = (0.1, 0.2)
 
 
+Backbone = Literal["mobilenet025", "resnet50"]
+
+
 @dataclass(frozen=True)
 class RetinaFaceConfig:
-    """``min_sizes``: sides in pixels of the square priors of each stride; ``leaky``: slope of activations below 0."""
+    """Options of the RetinaFace variants.
 
+    ``channels``: of the feature pyramid. ``leaky``: slope below 0 of all activations but a ResNet's. ``min_sizes``:
+    sides in pixels of the square priors of each stride.
+    """
+
+    backbone: Backbone = "mobilenet025"
     channels: int = 64
     leaky: float = 0.1
     min_sizes: tuple[tuple[int, ...], ...] = ((16, 32), (64, 128), (256, 512))
+
+
+def build_backbone(config: RetinaFaceConfig) -> MobileNetV1x025 | ResNet:
+    """The convolutional network of a config; its last three maps have the strides of STRIDES."""
+    if config.backbone == "mobilenet025":
+        return MobileNetV1x025(config.leaky)
+    if config.backbone == "resnet50":
+        return ResNet(50)
+    raise ValueError(f"RetinaFace has no backbone {config.backbone!r}; backbones: mobilenet025, resnet50")
 
 
 def conv_bn(inputs: int, outputs: int, kernel: int = 3, leaky: float | None = None) -> nn.Sequential:
@@ -94,8 +113,8 @@ class RetinaFace(nn.Module):
     def __init__(self, config: RetinaFaceConfig) -> None:
         super().__init__()
         self.config = config
-        self.body = MobileNetV1x025(config.leaky)
-        self.fpn = FPN(self.body.channels, config.channels, config.leaky)
+        self.body = build_backbone(config)
+        self.fpn = FPN(self.body.channels[-3:], config.channels, config.leaky)
         self.ssh1, self.ssh2, self.ssh3 = (SSH(config.channels, config.leaky) for _ in range(3))
         counts = [len(sizes) for sizes in config.min_sizes]
         self.ClassHead = nn.ModuleList(Head(config.channels, n, 2) for n in counts)
@@ -106,7 +125,8 @@ class RetinaFace(nn.Module):
         self,
         images: torch.Tensor,  # (n, 3, H, W)
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        maps = [ssh(p) for ssh, p in zip((self.ssh1, self.ssh2, self.ssh3), self.fpn(self.body(images)), strict=True)]
+        pyramid = self.fpn(self.body(images)[-3:])
+        maps = [ssh(p) for ssh, p in zip((self.ssh1, self.ssh2, self.ssh3), pyramid, strict=True)]
         boxes, logits, points = (
             torch.cat([head(x) for head, x in zip(heads, maps, strict=True)], 1)
             for heads in (self.BboxHead, self.ClassHead, self.LandmarkHead)
@@ -155,16 +175,22 @@ def encode_points(points: torch.Tensor, prior: torch.Tensor) -> torch.Tensor:
     return ((points - prior[:, None, :2]) / (VARIANCES[0] * prior[:, None, 2:])).flatten(-2)
 
 
-register(
-    ModelInfo(
-        name="retinaface_mnet025",
-        task="detection",
-        build=RetinaFace,
-        config=RetinaFaceConfig(),
-        input_size=640,
-        channels="bgr",
-        mean=(104.0, 117.0, 123.0),
-        std=(1.0, 1.0, 1.0),
-        paper="RetinaFace: Single-stage Dense Face Localisation in the Wild; MobileNet-0.25 as in its public code",
+def _register(name: str, config: RetinaFaceConfig, backbone: str) -> None:
+    register(
+        ModelInfo(
+            name=name,
+            task="detection",
+            build=RetinaFace,
+            config=config,
+            input_size=640,
+            channels="bgr",
+            mean=(104.0, 117.0, 123.0),
+            std=(1.0, 1.0, 1.0),
+            paper=f"RetinaFace: Single-stage Dense Face Localisation in the Wild; {backbone} as in its public code",
+        )
     )
-)
+
+
+_register("retinaface_mnet025", RetinaFaceConfig(), "MobileNet-0.25")
+# The public code makes activations leaky up to 64 channels only.
+_register("retinaface_r50", RetinaFaceConfig(backbone="resnet50", channels=256, leaky=0.0), "ResNet-50")

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import logging
+import pickle
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+
+from . import official
+from .registry import info
+
+log = logging.getLogger(__name__)
 
 CHECKPOINTS = Path(__file__).with_name("checkpoints")
 
@@ -30,19 +38,50 @@ def read(path: str | Path) -> dict[str, torch.Tensor]:
 
     path = Path(path)
     if path.suffix != ".safetensors":
-        raise WeightsError(f"{path} is not a .safetensors file, the one format of weights that is read")
-    if not path.is_file():
-        raise WeightsError(f"there is no weights file {path}")
+        raise WeightsError(
+            f"{path} is not a .safetensors file; a checkpoint of a paper's own code loads with the name of its source: "
+            f"{', '.join(official.list_sources())}"
+        )
     try:
-        return load_file(path)
+        return load_file(_existing(path))
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path} is not a readable safetensors file: {error}") from error
 
 
+def read_official(path: str | Path) -> dict[str, Any]:
+    """What a PyTorch checkpoint (``.pth``) or ``.safetensors`` file holds; no code in it is run.
+
+    Raises WeightsError when the file is missing, is not a checkpoint, or holds more than tensors and plain values.
+    """
+    path = _existing(path)
+    if path.suffix == ".safetensors":
+        return dict(read(path))
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        reason = str(error).partition("\n")[0]
+        raise WeightsError(f"{path} is not a checkpoint of tensors that can be read safely: {reason}") from error
+    if not isinstance(content, Mapping):
+        raise WeightsError(f"{path} holds a {type(content).__name__}, not a state dict")
+    return dict(content)
+
+
+def _existing(path: str | Path) -> Path:
+    path = Path(path)
+    if not path.is_file():
+        raise WeightsError(f"there is no weights file {path}")
+    return path
+
+
 def to_bytes(model: nn.Module, card: Mapping[str, Any]) -> bytes:
-    """A safetensors file with the weights of ``model`` and their ``card`` (data, licence, accuracy, ...)."""
+    """A safetensors file with the weights of ``model`` and their ``card`` (data, licence, accuracy, ...).
+
+    The network's class and config are entered into the card, so that the file says what it is.
+    """
     from safetensors.torch import save as serialise
 
+    if is_dataclass(config := getattr(model, "config", None)):
+        card = {**card, "architecture": type(model).__name__, "config": asdict(config)}  # type: ignore[arg-type]
     state = {k: v.contiguous() for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")}
     return serialise(state, metadata={"facelm": json.dumps(card)})
 
@@ -54,31 +93,85 @@ def save(path: str | Path, model: nn.Module, card: Mapping[str, Any]) -> None:
 
 def read_card(path: str | Path) -> dict[str, Any]:
     """What a weights file says of its own origin; empty when it says nothing."""
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
-    with safe_open(path, framework="pt") as file:
-        metadata = file.metadata() or {}
+    try:
+        with safe_open(_existing(path), framework="pt") as file:
+            metadata = file.metadata() or {}
+    except (SafetensorError, OSError):
+        return {}  # :func:`read` says what is wrong with it
     return dict(json.loads(metadata.get("facelm", "{}")))
 
 
-def load(model: nn.Module, source: str | Path | Mapping[str, torch.Tensor]) -> nn.Module:
+def load(
+    model: nn.Module,
+    weights: str | Path | Mapping[str, Any],
+    source: str | None = None,
+) -> nn.Module:
     """Fill ``model`` with the weights of a file or a state dict, all of them and nothing else.
 
-    Returns ``model``. Raises WeightsError, and leaves the model as it was, naming every missing, unknown or wrongly
-    shaped key.
+    ``source`` names the public code a checkpoint comes from (see :mod:`facelm_models.official`), whose keys are then
+    renamed by its table; None means this project's own. Returns ``model``. Raises WeightsError, and leaves the model as
+    it was, naming every missing, unknown or wrongly shaped key.
     """
-    state = dict(source) if isinstance(source, Mapping) else read(source)
+    if source is not None:
+        state, absent = _from_official(model, weights, source)
+    else:
+        state, absent = dict(weights) if isinstance(weights, Mapping) else read(weights), set()
     own = model.state_dict()
-    optional = {key for key in own if key.endswith("num_batches_tracked")}
-    problems = [f"missing: {key}" for key in own if key not in state and key not in optional]
-    problems += [f"unknown: {key}" for key in state if key not in own]
-    problems += [
-        f"shape of {key}: {tuple(value.shape)}, not {tuple(own[key].shape)}"
-        for key, value in state.items()
-        if key in own and value.shape != own[key].shape
-    ]
+    _check(model, _problems(state, own, absent))
+    model.load_state_dict(state, strict=False)  # what may be missing was checked above
+    return model
+
+
+def _counter(key: str) -> bool:
+    return key.endswith("num_batches_tracked")
+
+
+def _problems(
+    state: Mapping[str, Any], expected: Mapping[str, torch.Tensor], absent: Collection[str] = ()
+) -> list[str]:
+    """What is wrong with ``state``; keys of ``absent`` may be missing."""
+    problems = [f"missing: {k}" for k in expected if k not in state and not _counter(k) and k not in absent]
+    problems += [f"unknown: {key}" for key in state if key not in expected]
+    for key, value in state.items():
+        if key not in expected:
+            continue
+        if not isinstance(value, torch.Tensor):
+            problems.append(f"{key} is a {type(value).__name__}, not a tensor")
+        elif value.shape != expected[key].shape:
+            problems.append(f"shape of {key}: {tuple(value.shape)}, not {tuple(expected[key].shape)}")
+    return problems
+
+
+def _check(model: nn.Module, problems: list[str]) -> None:
     if problems:
         shown = "\n  ".join(problems[:20]) + (f"\n  and {len(problems) - 20} more" if len(problems) > 20 else "")
         raise WeightsError(f"these weights do not fit {type(model).__name__}:\n  {shown}")
-    model.load_state_dict(state, strict=False)  # what may be missing was checked above
-    return model
+
+
+def _from_official(
+    model: nn.Module, weights: str | Path | Mapping[str, Any], name: str
+) -> tuple[dict[str, torch.Tensor], set[str]]:
+    """The state dict under our keys, and those of ours that such checkpoints do not hold."""
+    source = official.get(name)
+    if not any(type(model) is info(variant).build for variant in source.models):
+        raise WeightsError(f"checkpoints of {name} fit {', '.join(source.models)}, not a {type(model).__name__}")
+    for entry, value in source.overrides.items():
+        if getattr(model.config, entry) != value:
+            wanted = ", ".join(f"{k}={v!r}" for k, v in source.overrides.items())
+            raise WeightsError(f"weights of {name} need a network created with {wanted}")
+    content = dict(weights) if isinstance(weights, Mapping) else read_official(weights)
+    for key in source.inside:
+        if isinstance(content.get(key), Mapping):
+            content = dict(content[key])
+    content = {key.removeprefix("module."): value for key, value in content.items()}
+    state = {key: value for key, value in content.items() if not _counter(key) and not source.is_unused(key)}
+    table = {theirs: ours for theirs, ours in source.keys(model).items() if not _counter(theirs)}
+    table |= {key: key for key in source.absent}  # whoever has them may add them
+    own = model.state_dict()
+    _check(model, _problems(state, {theirs: own[ours] for theirs, ours in table.items()}, source.absent))
+    absent = set(source.absent) - set(state)
+    if absent:
+        log.warning("checkpoints of %s do not hold %s: it stays as it was", name, ", ".join(sorted(absent)))
+    return {table[key]: value for key, value in state.items()}, absent

@@ -61,24 +61,65 @@ def test_flip_averaging_is_mirror_symmetric(crops):
     np.testing.assert_allclose(fused(crops).numpy(), mirrored, **REWRITE)
 
 
-@pytest.mark.parametrize("name", ["lotr_m", "retinaface_mnet025"])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("lotr_m", {}), ("lotr_m_plus", {"size": 64}), ("hrnet18", {"size": 64}), ("retinaface_mnet025", {})],
+)
 @torch.no_grad()
-def test_folding_batch_norms_changes_nothing(name):
-    network = disturbed(name)
+def test_folding_batch_norms_changes_nothing(name, options):
+    network = disturbed(name, **options)
+    size = options.get("size", 192)
     before = {key: value.clone() for key, value in network.state_dict().items()}
-    folded = without_batch_norm(network)
+    folded = without_batch_norm(network, size)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
-    x = torch.randn(2, 3, 192, 192)
+    x = torch.randn(2, 3, size, size)
     expected, actual = network(x), folded(x)
-    if name == "lotr_m":
+    if isinstance(expected, torch.Tensor):
         expected, actual = (expected,), (actual,)
     for a, b in zip(actual, expected, strict=True):
         torch.testing.assert_close(a, b, **REWRITE)
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
 
 
+@torch.no_grad()
+def test_a_norm_that_no_convolution_precedes_stays():
+    network = disturbed("fan2", size=64, stacks=1, dim=32)
+    folded = without_batch_norm(network, 64)
+    count = [sum(isinstance(m, nn.BatchNorm2d) for m in net.modules()) for net in (network, folded)]
+    assert 0 < count[1] < count[0]
+    x = torch.randn(1, 3, 64, 64)
+    torch.testing.assert_close(folded(x), network(x), **REWRITE)
+
+
+class Peaks(nn.Module):
+    """A heatmap for each point, a spot of height 0.8 one cell right of the crop's first bright pixel."""
+
+    def __init__(self):
+        super().__init__()
+        self.one = nn.Parameter(torch.ones(1))
+
+    def forward(self, x):
+        maps = torch.zeros(len(x), 68, 8, 8)
+        for i, crop in enumerate(x[:, 0]):
+            row, column = divmod(int(crop[::4, ::4].argmax()), 8)
+            maps[i, :, row, column] = 0.8 + 0.1 * crop.max()
+        return maps
+
+
+def test_heatmaps_become_pixels_and_scores():
+    model = dataclasses.replace(info("fan2"), mean=(0.0, 0.0, 0.0))
+    crop = torch.zeros(1, 32, 32, 3, dtype=torch.uint8)
+    crop[0, 8, 20] = 255
+    for flip in (False, True):
+        points, scores = FusedLandmarks(Peaks(), model, 32, MARKUP, flip=flip)(crop)
+        if not flip:
+            torch.testing.assert_close(points, torch.tensor([21.5, 9.5]).expand(1, 68, 2), rtol=0, atol=1e-4)
+        torch.testing.assert_close(scores, torch.full((1, 68), 0.9 if not flip else scores[0, 0].item()))
+        assert scores.max() <= 1
+
+
 def test_half_precision_keeps_buffers():
-    network = to_half(without_batch_norm(disturbed("lotr_m")))
+    network = to_half(without_batch_norm(disturbed("lotr_m"), 192))
     assert all(p.dtype == torch.float16 for p in network.parameters())
     assert all(b.dtype == torch.float32 for b in network.buffers() if b.is_floating_point())
     assert torch.equal(network.mean_shape, disturbed("lotr_m").mean_shape)
@@ -87,7 +128,7 @@ def test_half_precision_keeps_buffers():
 
 @torch.no_grad()
 def test_points_leave_a_half_precision_network_in_fp32(crops):
-    network = without_batch_norm(disturbed("lotr_m"))
+    network = without_batch_norm(disturbed("lotr_m"), 192)
     expected = FusedLandmarks(network, info("lotr_m"), 192, MARKUP, flip=True)(crops)
     actual = FusedLandmarks(to_half(network), info("lotr_m"), 192, MARKUP, flip=True)(crops)
     assert actual.dtype == torch.float32

@@ -7,7 +7,63 @@ import math
 import pytest
 import torch
 
-from facelm_models.losses import multibox, smooth_wing
+from facelm_models.losses import (
+    adaptive_wing,
+    foreground_weight,
+    heatmap_l2,
+    l1,
+    l2,
+    loss_augmented,
+    merge_views,
+    multibox,
+    normalised_l2,
+    siamese,
+    smooth_l1,
+    smooth_wing,
+    structure,
+    structured,
+    wing,
+)
+from tests.tolerances import GRADIENT, REWRITE
+
+
+def slopes(loss, at, step=1e-9):
+    """Values and slopes of ``loss`` just below and just above ``at``."""
+    x = torch.tensor([at - step, at + step], dtype=torch.float64, requires_grad=True)
+    values = loss(x)
+    (slope,) = torch.autograd.grad(values.sum(), x)
+    return values.tolist(), slope.tolist()
+
+
+def test_plain_losses_by_hand():
+    error = torch.tensor([0.0, 0.5, -0.5, 1.0, -3.0], dtype=torch.float64)
+    assert l1(error).tolist() == [0, 0.5, 0.5, 1, 3]
+    assert l2(error).tolist() == [0, 0.125, 0.125, 0.5, 4.5]
+    assert smooth_l1(error).tolist() == [0, 0.125, 0.125, 0.5, 2.5]
+    assert smooth_l1(error, beta=0.25).tolist() == [0, 0.375, 0.375, 0.875, 2.875]
+
+
+@pytest.mark.parametrize("beta", [1.0, 0.25])
+def test_smooth_l1_has_no_step_and_no_corner(beta):
+    values, steepness = slopes(lambda x: smooth_l1(x, beta=beta), beta)
+    assert values == pytest.approx([beta / 2] * 2)
+    assert steepness == pytest.approx([1, 1])
+
+
+def test_smooth_l1_needs_a_width():
+    with pytest.raises(ValueError, match="beta > 0"):
+        smooth_l1(torch.zeros(1), beta=0.0)
+
+
+def test_wing_by_hand():
+    """w = 10, epsilon = 2: 10 ln(1 + x / 2) below 10, x - 10 + 10 ln 6 above; its corner at w is 10 / 12 against 1."""
+    error = torch.tensor([0.0, 2.0, -2.0, 20.0], dtype=torch.float64)
+    far = 10 + 10 * 1.791759469
+    assert wing(error).tolist() == pytest.approx([0, 10 * math.log(2), 10 * math.log(2), far])
+    assert wing(error, w=1.0, epsilon=0.5)[1].item() == pytest.approx(1 + math.log(3))
+    values, steepness = slopes(wing, 10.0)
+    assert values == pytest.approx([10 * math.log(6)] * 2)
+    assert steepness == pytest.approx([10 / 12, 1])
 
 
 def test_smooth_wing_by_hand():
@@ -21,21 +77,228 @@ def test_smooth_wing_by_hand():
     assert far == pytest.approx(31.4711, abs=1e-4)
 
 
+@pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize("threshold", ["t", "w"])
 @pytest.mark.parametrize("options", [{}, {"t": 0.5, "w": 3.0, "epsilon": 0.3}], ids=["paper", "other"])
-def test_smooth_wing_has_no_step_and_no_corner(threshold, options):
+def test_smooth_wing_has_no_step_and_no_corner(threshold, options, sign):
     at = {"t": 0.01, "w": 10.0, **options}[threshold]
-    step = 1e-9
-    x = torch.tensor([at - step, at + step], dtype=torch.float64, requires_grad=True)
-    values = smooth_wing(x, **options)
-    (slopes,) = torch.autograd.grad(values.sum(), x)
-    assert values[0].item() == pytest.approx(values[1].item(), abs=1e-6)
-    assert slopes[0].item() == pytest.approx(slopes[1].item(), rel=1e-6)
+    values, steepness = slopes(lambda x: smooth_wing(x, **options), sign * at)
+    assert values[0] == pytest.approx(values[1], abs=1e-6)
+    assert steepness[0] == pytest.approx(steepness[1], rel=1e-6)
+    assert steepness[0] * sign > 0
 
 
 def test_smooth_wing_needs_ordered_thresholds():
     with pytest.raises(ValueError, match="0 < t < w"):
         smooth_wing(torch.zeros(1), t=2.0, w=1.0)
+
+
+def test_adaptive_wing_by_hand():
+    """omega 14, theta 0.5, epsilon 1, alpha 2.1: on a peak (y = 1) the exponent is 1.1, on background 2.1."""
+    predicted = torch.tensor([1.0, 0.8, 0.3, 0.3, 0.9], dtype=torch.float64)
+    target = torch.tensor([1.0, 1.0, 1.0, 0.0, 0.0], dtype=torch.float64)
+
+    def far(power, x):
+        edge = 0.5**power
+        return 14 * power * 0.5 ** (power - 1) / (1 + edge) * (x - 0.5) + 14 * math.log(1 + edge)
+
+    expected = [0, 14 * math.log(1 + 0.2**1.1), far(1.1, 0.7), 14 * math.log(1 + 0.3**2.1), far(2.1, 0.9)]
+    assert adaptive_wing(predicted, target).tolist() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("target", [0.0, 0.4, 1.0])
+def test_adaptive_wing_has_no_step_and_no_corner(target):
+    options = {"theta": 0.4, "epsilon": 0.7}
+    values, steepness = slopes(lambda x: adaptive_wing(x, torch.full_like(x, target), **options), target + 0.4)
+    assert values[0] == pytest.approx(values[1], abs=1e-6)
+    assert steepness[0] == pytest.approx(steepness[1], rel=1e-6)
+
+
+def test_adaptive_wing_has_a_slope_of_zero_at_zero():
+    target = torch.tensor([0.0, 0.5, 1.0])
+    predicted = target.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(adaptive_wing(predicted, target).sum(), predicted)
+    assert slope.tolist() == [0, 0, 0]
+
+
+def test_foreground_weight_by_hand():
+    target = torch.zeros(1, 2, 4, 5)
+    target[0, 0, 0, 1] = 0.2
+    target[0, 1, 2, 2] = 0.19
+    weight = foreground_weight(target)
+    assert weight[0, 0].tolist() == [[11, 11, 11, 1, 1], [11, 11, 11, 1, 1], [1] * 5, [1] * 5]
+    assert (weight[0, 1] == 1).all()
+
+
+def test_heatmap_l2_by_hand():
+    predicted = torch.tensor([0.5, -1.0, 0.0, 0.0]).view(1, 1, 2, 2)
+    target = torch.tensor([0.0, 1.0, 0.0, 0.0]).view(1, 1, 2, 2)
+    assert heatmap_l2(predicted, target).item() == pytest.approx((0.25 + 4) / 4)
+    assert heatmap_l2(predicted.half(), target.half()).dtype == torch.float32
+
+
+def test_normalised_l2_by_hand():
+    """Two faces, two stages of one layer, one point; 3-4-5 triangles over eye distances of 10 and 2."""
+    target = torch.tensor([[[1.0, 1.0]], [[2.0, 0.0]]])
+    predicted = torch.tensor([[[[[4.0, 5.0]]], [[[1.0, 1.0]]]], [[[[2.0, 1.0]]], [[[5.0, -4.0]]]]])  # (2, 2, 1, 1, 2)
+    loss = normalised_l2(predicted, target, torch.tensor([10.0, 2.0]))
+    assert loss.item() == pytest.approx((5 / 10 + 0 + 1 / 2 + 5 / 2) / 4)
+    assert normalised_l2(predicted[:, 0, 0], target, torch.tensor([10.0, 2.0])).item() == pytest.approx(0.5)
+
+
+def test_normalised_l2_has_a_gradient_where_points_are_right():
+    points = torch.rand(2, 3, 2, requires_grad=True)
+    (slope,) = torch.autograd.grad(normalised_l2(points, points.detach(), torch.ones(2)), points)
+    assert (slope == 0).all()
+
+
+def test_structure_by_hand():
+    """Points at 0, 1, 3 on a line, the last predicted at 2: of the nearest pairs 0-1, 1-0 and 2-1 the last is off."""
+    target = torch.tensor([[[0.0, 0.0], [1.0, 0.0], [3.0, 0.0]]])
+    predicted = torch.tensor([[[0.0, 0.0], [1.0, 0.0], [2.0, 0.0]]])
+    assert structure(predicted, target, neighbours=1).item() == pytest.approx((0 + 0 + 3) / 3)
+    assert structure(predicted, target, neighbours=2).item() == pytest.approx((0 + 5 + 0 + 3 + 5 + 3) / 6)
+
+
+def test_structure_is_least_where_distances_are_right():
+    """Eq. 4 as printed would reward points that fall together."""
+    torch.manual_seed(0)
+    target = torch.rand(3, 12, 2)
+    turned = target @ torch.tensor([[0.6, 0.8], [-0.8, 0.6]]) + 5
+    assert structure(turned, target).item() == pytest.approx(0, abs=1e-5)
+    together = target.mean(1, keepdim=True) + 0.1 * (target - target.mean(1, keepdim=True))
+    assert structure(together, target).item() > 0.01
+
+
+@pytest.mark.parametrize("neighbours", [0, 4])
+def test_structure_needs_as_many_points(neighbours):
+    with pytest.raises(ValueError, match="4 points"):
+        structure(torch.rand(1, 4, 2), torch.rand(1, 4, 2), neighbours=neighbours)
+
+
+def by_definition(heatmap, x, y, alpha=1.0, epsilon=1.0, s=0.01):
+    """Eq. 11-12 of the structured paper for one (h, w) heatmap and one cell, in Python's own arithmetic."""
+    h, w = heatmap.shape
+    total = 0.0
+    for row in range(h):
+        for column in range(w):
+            dx, dy = 2 / (w - 1) * abs(column - x), 2 / (h - 1) * abs(row - y)
+            small = dx + dy < s
+            margin = alpha * (0.5 / s * (dx**2 + dy**2) if small else dx + dy - 0.5 * s)
+            total += math.exp((margin + heatmap[row, column].item()) / epsilon)
+    return epsilon * math.log(total) - heatmap[y, x].item()
+
+
+@pytest.mark.parametrize("options", [{}, {"alpha": 3.0, "epsilon": 0.5, "s": 0.4}], ids=["paper", "other"])
+def test_structured_by_definition(options):
+    torch.manual_seed(1)
+    heatmaps = torch.randn(2, 2, 5, 7, dtype=torch.float64)
+    cells = [[(0, 0), (6, 4)], [(3, 1), (2, 4)]]
+    expected = [by_definition(heatmaps[n, k], *cells[n][k], **options) for n in range(2) for k in range(2)]
+    loss = structured(heatmaps, torch.tensor(cells, dtype=torch.float64), **options)
+    assert loss.item() == pytest.approx(sum(expected) / 4, rel=1e-6)
+
+
+def test_structured_by_hand():
+    """Two cells of a row, the right one first: margins 0 and 2 - 0.005, scores 1 and 3."""
+    heatmaps = torch.tensor([1.0, 3.0]).view(1, 1, 1, 2)
+    expected = math.log(math.exp(1) + math.exp(3 + 2 - 0.005)) - 1
+    assert structured(heatmaps, torch.zeros(1, 1, 2)).item() == pytest.approx(expected)
+
+
+def test_structured_averages_samples():
+    torch.manual_seed(2)
+    heatmaps = torch.randn(2, 3, 6, 6, dtype=torch.float64)
+    target = torch.rand(2, 3, 4, 2, dtype=torch.float64) * 5
+    single = torch.stack([structured(heatmaps, target[:, :, i]) for i in range(4)])
+    assert structured(heatmaps, target).item() == pytest.approx(single.mean().item())
+
+
+def test_structured_interpolates_between_cells():
+    """A quarter of the way from one cell to the next its score is three quarters of the one, one of the other."""
+    heatmaps = torch.zeros(1, 1, 3, 3, dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(structured(heatmaps, torch.tensor([[[0.25, 1.0]]], dtype=torch.float64)), heatmaps)
+    x, y = torch.tensor([0.25, 0.75, 1.75]), torch.tensor([1.0, 0, 1])
+    margin = (x + y[:, None] - 0.005).double()
+    wanted = torch.tensor([[0, 0, 0], [0.75, 0.25, 0], [0, 0, 0]], dtype=torch.float64)
+    torch.testing.assert_close(slope[0, 0], margin.flatten().softmax(0).view(3, 3) - wanted, **GRADIENT)
+
+
+def test_structured_pushes_up_the_right_cell_alone():
+    heatmaps = torch.randn(1, 1, 5, 5, generator=torch.Generator().manual_seed(3)).requires_grad_()
+    (slope,) = torch.autograd.grad(structured(heatmaps, torch.tensor([[[3.0, 1.0]]])), heatmaps)
+    assert slope[0, 0, 1, 3] < 0
+    assert (slope[0, 0] > 0).sum() == 24
+    assert slope.sum().item() == pytest.approx(0, abs=1e-6)
+
+
+def test_structured_is_computed_in_fp32():
+    """Scores of 300 overflow exp in fp32 and are 2 apart in bf16: neither the half types nor autocast may show."""
+    torch.manual_seed(4)
+    heatmaps = (300 + torch.randn(1, 2, 8, 8)).bfloat16()
+    target = torch.tensor([[[2.0, 3.0], [6.5, 1.25]]])
+    expected = structured(heatmaps.double(), target.double())
+    for context in (torch.autocast("cpu", torch.bfloat16), torch.autocast("cpu", enabled=False)):
+        with context:
+            for maps in (heatmaps, heatmaps.float()):
+                loss = structured(maps, target)
+                assert loss.dtype == torch.float32
+                torch.testing.assert_close(loss.double(), expected, **REWRITE)
+
+
+def test_loss_augmented_becomes_the_largest_violation():
+    """Eq. 10: for a small epsilon the logarithm is a maximum."""
+    scores, margin = torch.tensor([[1.0, 4.0, 2.0]]), torch.tensor([[0.0, 1.0, 5.0]])
+    loss = loss_augmented(scores, margin, torch.tensor([1.0]), epsilon=0.01)
+    assert loss.tolist() == pytest.approx([7 - 1])
+
+
+def shift_by(cells, size):
+    """The affine map (2, 3) of fractions that moves a crop's content by whole cells (x, y)."""
+    h, w = size
+    return torch.tensor([[1.0, 0.0, cells[0] / w], [0.0, 1.0, cells[1] / h]])
+
+
+def test_views_are_brought_back():
+    """One copy as it is, one moved by (2, -1): where both see a cell their mean, elsewhere the one that sees it."""
+    size = (4, 6)
+    views = torch.rand(2, 1, 3, *size, generator=torch.Generator().manual_seed(5))
+    transforms = torch.stack([shift_by((0, 0), size), shift_by((2, -1), size)])[:, None]
+    merged, count = merge_views(views, transforms)
+    expected = views[0].clone()
+    expected[..., 1:, :4] = (views[0, ..., 1:, :4] + views[1, ..., :3, 2:]) / 2
+    torch.testing.assert_close(merged, expected, **REWRITE)
+    assert count[0, 0].tolist() == [[1] * 6] + [[2, 2, 2, 2, 1, 1]] * 3
+
+
+def test_a_turned_view_is_brought_back():
+    """A quarter turn about the crop's middle, and a mirrored copy: both give the original again."""
+    original = torch.rand(1, 2, 5, 5, generator=torch.Generator().manual_seed(6))
+    turned = torch.tensor([[0.0, -1.0, 1.0], [1.0, 0.0, 0.0]])  # (x, y) to (1 - y, x)
+    mirrored = torch.tensor([[-1.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
+    views = torch.stack([original.rot90(-1, (2, 3)), original.flip(3)])
+    merged, count = merge_views(views, torch.stack([turned, mirrored])[:, None])
+    torch.testing.assert_close(merged, original, **REWRITE)
+    assert (count == 2).all()
+
+
+def test_siamese_by_hand():
+    """Views of 1 and 3 against a target of 0: 2 where both see, 1 elsewhere; what none sees is not counted."""
+    size = (2, 4)
+    views = torch.stack([torch.ones(1, 1, *size), 3 * torch.ones(1, 1, *size)])
+    transforms = torch.stack([shift_by((1, 0), size), shift_by((2, 0), size)])[:, None]
+    loss = siamese(views, transforms, torch.zeros(1, 1, *size))
+    assert loss.item() == pytest.approx((4 * 4 + 2 * 1) / 6)
+
+
+def test_siamese_agrees_with_itself():
+    """Copies that agree after being brought back, and with the target, cost nothing; the gradient reaches both."""
+    target = torch.rand(1, 2, 5, 5, generator=torch.Generator().manual_seed(7))
+    views = torch.stack([target, target.flip(3)]).requires_grad_()
+    transforms = torch.tensor([[[[1.0, 0, 0], [0, 1, 0]]], [[[-1.0, 0, 1], [0, 1, 0]]]])
+    assert siamese(views, transforms, target).item() == pytest.approx(0, abs=1e-10)
+    (slope,) = torch.autograd.grad(siamese(views, transforms, target + 1), views)
+    assert (slope < 0).all()
 
 
 def test_multibox_by_hand():

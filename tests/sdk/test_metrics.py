@@ -26,6 +26,67 @@ def test_inter_ocular_distance():
     np.testing.assert_allclose(metrics.inter_ocular(points, markups.get("ibug68")), [50])
 
 
+@pytest.mark.parametrize(
+    ("name", "left", "right"),
+    [
+        ("kps5", (0,), (1,)),
+        ("aflw19", (7,), (10,)),
+        ("cofw29", (16,), (17,)),
+        ("ibug68", range(36, 42), range(42, 48)),
+        ("wflw98", (96,), (97,)),
+        ("jd106", (104,), (105,)),
+    ],
+)
+def test_inter_pupil_distance(name, left, right):
+    markup = markups.get(name)
+    points = np.full((2, markup.num_points, 2), 1000.0)
+    for offset, index in enumerate(left):
+        points[:, index] = (offset, 0)
+    for offset, index in enumerate(right):
+        points[:, index] = (offset + 30, 40)
+    points[1] *= 2
+    np.testing.assert_allclose(metrics.inter_pupil(points, markup), [50, 100])
+
+
+def test_boxes_by_hand():
+    points = np.array([[[1, 2], [4, 14], [2, 5]], [[0, 0], [3, 4], [1, 1]]])
+    boxes = metrics.bounding_box(points)
+    np.testing.assert_array_equal(boxes, [[1, 2, 4, 14], [0, 0, 3, 4]])
+    np.testing.assert_allclose(metrics.box_size(boxes), [6, np.sqrt(12)])  # sqrt(3 * 12)
+    np.testing.assert_allclose(metrics.box_diagonal(boxes), [np.sqrt(153), 5])
+    for wrong in ([[4, 2, 1, 14]], [[1, 2, 3]]):
+        with pytest.raises(InputError, match="xyxy"):
+            metrics.box_size(wrong)
+
+
+def test_errors_by_point_and_region_by_hand():
+    markup = markups.get("kps5")
+    target = np.zeros((3, 5, 2))
+    prediction = target.copy()
+    prediction[0, 0], prediction[0, 3] = (3, 4), (0, 10)
+    prediction[1, 1] = (0, 4)
+    prediction[2] = np.nan  # not found: no part of any mean
+    errors = metrics.point_errors(prediction, target, [10, 20, 10])
+    np.testing.assert_allclose(errors[:2], [[0.5, 0, 0, 1, 0], [0, 0.2, 0, 0, 0]])
+    np.testing.assert_allclose(errors[:2].mean(1), metrics.nme(prediction[:2], target[:2], [10, 20]))
+    np.testing.assert_allclose(metrics.landmark_errors(errors), [0.25, 0.1, 0, 0.5, 0])
+    regions = metrics.region_errors(errors, markup)
+    expected = {"nose": 0, "mouth": 0.25, "eyes": 0.175, "left_eye": 0.25, "right_eye": 0.1}
+    assert regions == pytest.approx(expected)
+    assert np.isnan(metrics.landmark_errors(errors[2:])).all()
+
+
+def test_a_summary_without_any_face_found():
+    assert metrics.summary([np.nan, np.nan], 0.08) == {
+        "faces": 2,
+        "nme": None,
+        "median": None,
+        "fr@0.08": 100.0,
+        "auc@0.08": 0.0,
+    }
+    assert metrics.summary([0.04, np.nan])["nme"] == 4.0
+
+
 def test_failures_auc_and_ced_by_hand():
     errors = np.array([0.0, 0.05, 0.1, 0.2, np.nan])
     assert metrics.failure_rate(errors, 0.1) == pytest.approx(2 / 5)

@@ -7,10 +7,12 @@ import pytest
 import torch
 
 from facelm_models import create
+from facelm_sdk import markup as markups
 from facelm_training import augment, landmarks
 from facelm_training.data import shuffled
-from facelm_training.landmarks import LandmarkRecipe, LandmarkTask, Pooled, Stage
+from facelm_training.landmarks import LandmarkTask
 from facelm_training.loop import Schedule
+from facelm_training.recipe import Augmentation, LandmarkRecipe, Stage
 
 from .conftest import LEFT, RIGHT, centroid
 
@@ -73,24 +75,29 @@ def test_jitter_is_about_the_crops_centre():
 
 
 def task(faces, size=96, **options):
-    stage = Stage("test", "pooled", size, Schedule(steps=4, batch=4))
+    stage = Stage("test", Schedule(steps=4, batch=4), "full", size)
     recipe = LandmarkRecipe("lotr_m", (stage,), **options)
-    return LandmarkTask(Pooled(create("lotr_m", size=64)), recipe, stage, faces, faces)
+    return LandmarkTask(create("lotr_m", size=64), recipe, stage, faces, faces)
+
+
+def sample(made, index, seed):
+    """A crop (S, S, 3) and its points (68, 2) in pixels."""
+    rng = np.random.default_rng(seed)
+    return made.view(index, made.cut(index, rng), rng)[:2]
 
 
 @pytest.fixture
 def plain(monkeypatch):
     """Leaves colours and sharpness alone, so that spots can be found again."""
-    monkeypatch.setattr(landmarks, "photometric", lambda image, rng: image)
+    monkeypatch.setattr(landmarks, "photometric", lambda image, rng, colour, grey: image)
     monkeypatch.setattr(landmarks, "degrade", lambda image, rng: image)
 
 
 def test_points_stay_on_the_face(faces, plain):
-    made = task(faces, occlusion=0.0)
+    made = task(faces, augmentation=Augmentation(occlusion=0.0))
     flips = []
     for seed in range(24):
-        crop, fractions = made.sample(seed % len(faces), np.random.default_rng(seed))
-        points = fractions * 96 - 0.5
+        crop, points = sample(made, seed % len(faces), seed)
         blue, red = centroid(crop[..., 0]), centroid(crop[..., 2])
         flipped = blue[0] > red[0]
         left, right = (red, blue) if flipped else (blue, red)
@@ -101,9 +108,9 @@ def test_points_stay_on_the_face(faces, plain):
 
 
 def test_crops_differ_in_place_and_size(faces, plain):
-    made = task(faces, occlusion=0.0)
-    points = np.stack([made.sample(0, np.random.default_rng(seed))[1] for seed in range(16)])
-    assert points[:, LEFT].std(0).min() > 0.01
+    made = task(faces, augmentation=Augmentation(occlusion=0.0))
+    points = np.stack([sample(made, 0, seed)[1] for seed in range(16)])
+    assert points[:, LEFT].std(0).min() > 1
     eyes = np.linalg.norm(points[:, LEFT] - points[:, RIGHT], axis=-1)
     assert eyes.max() / eyes.min() > 1.1
 
@@ -119,6 +126,38 @@ def test_a_batch_is_a_function_of_seed_and_step(faces):
     assert not torch.equal(other.batch(6)["crops"], first["crops"])
     assert not torch.equal(task(faces, seed=1).batch(5)["crops"], first["crops"])
     assert first["crops"].shape == (4, 3, 96, 96) and first["points"].shape == (4, 68, 2)
+
+
+def test_two_views_of_a_face_are_one_face(faces):
+    made = task(faces, weights={"siamese": 1.0})
+    batch = made.batch(3)
+    assert batch["crops"].shape == (8, 3, 96, 96) and batch["base_points"].shape == (4, 68, 2)
+    assert not torch.equal(batch["crops"][:4], batch["crops"][4:])
+    base = np.tile(batch["base_points"].numpy() * 96 - 0.5, (2, 1, 1))
+    for matrix, mirrored, points, view in zip(
+        batch["matrices"].numpy(), batch["mirrored"], base, batch["points"].numpy() * 96 - 0.5, strict=True
+    ):
+        moved = points @ matrix[:, :2].T + matrix[:, 2]
+        np.testing.assert_allclose(moved[list(markups.get("ibug68").flip)] if mirrored else moved, view, atol=1e-3)
+    assert len(set(batch["mirrored"].tolist())) == 2
+
+
+def test_bounds_hold_where_jitter_is_uniform():
+    for seed in range(50):
+        rng = np.random.default_rng(seed)
+        matrix = augment.jitter_matrix(np.eye(2, 3), 100, rng, degrees=30, scale=0.1, shift=0.05, uniform=True)
+        angle, zoom = np.rad2deg(np.arctan2(matrix[1, 0], matrix[0, 0])), np.linalg.norm(matrix[:, 0])
+        assert abs(angle) <= 30 and abs(np.log(zoom)) <= 0.1
+        assert np.abs(matrix @ (49.5, 49.5, 1) - 49.5).max() <= 5
+
+
+def test_a_box_cuts_where_the_recipe_says_so(faces):
+    made = task(faces, crop={"kind": "box", "side": "max", "scale": 1.5}, augmentation=Augmentation(cut_noise=0.0))
+    matrix = made.cut(1, np.random.default_rng(0))
+    box = np.stack([faces.points[1].min(0), faces.points[1].max(0)])
+    corners = box @ matrix[:, :2].T + matrix[:, 2]
+    assert np.ptp(corners, axis=0).max() == pytest.approx(96 / 1.5, rel=1e-5)
+    np.testing.assert_allclose(corners.mean(0), 47.5, atol=1e-4)
 
 
 def test_faces_without_a_sure_label_are_left_out(faces):

@@ -10,8 +10,9 @@ from facelm_models import create
 from facelm_models.retinaface import decode_boxes, decode_points
 from facelm_sdk.boxes import iou
 from facelm_training import detection
-from facelm_training.detection import DetectionRecipe, DetectionTask, Scene
+from facelm_training.detection import DetectionTask, Scene
 from facelm_training.loop import Schedule
+from facelm_training.recipe import DetectionRecipe
 
 from .conftest import centroid
 

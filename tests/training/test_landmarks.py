@@ -12,19 +12,9 @@ from torch import nn
 from facelm_models import create
 from facelm_sdk import markup as markups
 from facelm_training.fast import speed_up
-from facelm_training.landmarks import (
-    LandmarkRecipe,
-    LandmarkTask,
-    Pooled,
-    Stage,
-    Validation,
-    crop_recipe,
-    mean_shape,
-    resized,
-    to_input,
-)
+from facelm_training.landmarks import LandmarkTask, Pooled, Validation, mean_shape, resized, to_input
 from facelm_training.loop import Schedule, train
-from facelm_training.recipes import LOTR_M, RECIPES
+from facelm_training.recipe import LandmarkRecipe, Stage, crop_recipe
 from tests.tolerances import GRADIENT, REWRITE, ROUND_TRIP
 
 
@@ -39,11 +29,11 @@ class OneBatch(LandmarkTask):
 def test_a_few_steps_lower_the_loss(faces, tmp_path, network):
     torch.manual_seed(0)
     model = create("lotr_m", size=64, dropout=0.0)
-    model.mean_shape.copy_(mean_shape(crop_recipe("lotr_m", 64), faces))
     schedule = Schedule(steps=10 if network == "pooled" else 40, batch=6, rate=2e-3, warmup=2, ema=0.0)
-    stage = Stage("test", network, 64, schedule)
+    stage = Stage("test", schedule, network, 64)
     recipe = LandmarkRecipe("lotr_m", (stage,))
-    task = OneBatch(Pooled(model) if network == "pooled" else model, recipe, stage, faces, faces)
+    model.mean_shape.copy_(mean_shape(crop_recipe(recipe, 64), faces))
+    task = OneBatch(Pooled(model, model.mean_shape) if network == "pooled" else model, recipe, stage, faces, faces)
     batch = task.batch(0)
     before = task.loss(batch)["loss"].item()
     train(task, schedule, tmp_path)
@@ -52,8 +42,8 @@ def test_a_few_steps_lower_the_loss(faces, tmp_path, network):
 
 
 def test_the_loss_weighs_by_the_eye_distance(faces):
-    stage = Stage("test", "pooled", 64, Schedule(steps=1, batch=2))
-    task = LandmarkTask(Pooled(create("lotr_m", size=64)), LandmarkRecipe("lotr_m", (stage,)), stage, faces, faces)
+    stage = Stage("test", Schedule(steps=1, batch=2), "full", 64)
+    task = LandmarkTask(create("lotr_m", size=64), LandmarkRecipe("lotr_m", (stage,)), stage, faces, faces)
     points = torch.rand(2, 68, 2)
     left, right = markups.get("ibug68").outer_eye_corners
     points[:, left], points[:, right] = torch.tensor([0.3, 0.5]), torch.tensor([0.7, 0.5])
@@ -70,7 +60,7 @@ def test_the_loss_weighs_by_the_eye_distance(faces):
 
 def test_pooled_shares_the_backbone():
     model = create("lotr_m", size=64)
-    pooled = Pooled(model)
+    pooled = Pooled(model, model.mean_shape)
     assert pooled.backbone is model.backbone
     assert pooled.eval()(torch.zeros(2, 3, 64, 64)).shape == (2, 68, 2)
 
@@ -79,7 +69,7 @@ def test_pooled_shares_the_backbone():
 def test_resized_keeps_the_weights():
     torch.manual_seed(0)
     model = create("lotr_m", size=128, num_landmarks=29).eval()
-    other = resized(model, 192)
+    other = resized(model, "lotr_m", 192)
     assert (other.config.size, other.config.num_landmarks) == (192, 29)
     for key, value in model.state_dict().items():
         if key != "position":
@@ -88,7 +78,7 @@ def test_resized_keeps_the_weights():
     grids = [m.position.unflatten(1, (m.side, m.side)).mean((1, 2)) for m in (model, other)]
     torch.testing.assert_close(grids[0], grids[1], rtol=0, atol=0.05)
     crops = torch.randn(2, 3, 128, 128)
-    torch.testing.assert_close(resized(model, 128).eval()(crops), model(crops), **REWRITE)
+    torch.testing.assert_close(resized(model, "lotr_m", 128).eval()(crops), model(crops), **REWRITE)
 
 
 def test_mean_shape_and_validation_undo_the_crop(faces):
@@ -99,7 +89,8 @@ def test_mean_shape_and_validation_undo_the_crop(faces):
         names=faces.names[:1],
         **{key: getattr(faces, key)[:1] for key in ("kps", "points", "original", "disagreement")},
     )
-    fractions = mean_shape(crop_recipe("lotr_m", 64), one)
+    recipe = LandmarkRecipe("lotr_m", ())
+    fractions = mean_shape(crop_recipe(recipe, 64), one)
     assert fractions.shape == (68, 2) and fractions.min() > 0 and fractions.max() < 1
 
     class Knows(nn.Module):
@@ -109,7 +100,7 @@ def test_mean_shape_and_validation_undo_the_crop(faces):
             points = points if flipped else markups.flip_points(points, 64, "ibug68")
             return torch.from_numpy((points + 0.5) / 64).float()[None]
 
-    validation = Validation("lotr_m", 64, one)
+    validation = Validation(recipe, 64, one)
     for flip in (False, True):
         np.testing.assert_allclose(validation.predict(Knows(), flip=flip), one.points, **ROUND_TRIP)
         assert validation.errors(Knows(), flip=flip).max() < 1e-4
@@ -150,10 +141,3 @@ def test_only_what_is_slow_is_replaced():
     assert len(changed) == 4 and all(m.stride == (2, 2) and m.groups == m.in_channels for m in changed)
     assert all(torch.equal(value, before[key]) for key, value in fast.state_dict().items())
     assert fast.state_dict().keys() == before.keys()
-
-
-def test_recipes_can_be_run():
-    for name, recipe in RECIPES.items():
-        assert recipe.model == name
-        create(name)
-    assert LOTR_M.stages[-1].network == "full" and LOTR_M.stages[-1].size == 192

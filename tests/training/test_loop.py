@@ -9,6 +9,8 @@ import pytest
 import torch
 from torch import nn
 
+from facelm_sdk.errors import InputError
+from facelm_training.lamb import Lamb
 from facelm_training.loop import Schedule, prefetch, train, update_average
 
 
@@ -26,6 +28,8 @@ def test_rates():
 
 class Task:
     """A line fitted through noise, with dropout so that the random state matters."""
+
+    watch = "score"
 
     def __init__(self, breaks_at=None):
         torch.manual_seed(0)
@@ -45,7 +49,7 @@ class Task:
     def evaluate(self, model):
         self.scored += 1
         assert not model.training
-        return {"score": 1.0}
+        return {"score": [3.0, 1.0, 2.0][self.scored % 3]}
 
 
 SCHEDULE = Schedule(steps=6, batch=8, rate=0.05, warmup=2)
@@ -87,11 +91,52 @@ def test_a_finished_run_is_read_back(tmp_path):
 def test_what_a_run_leaves(tmp_path):
     task = Task()
     train(task, SCHEDULE, tmp_path, evaluate_every=4)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["done.pt", "last.pt", "log.csv", "schedule.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "best.pt",
+        "done.pt",
+        "last.pt",
+        "log.csv",
+        "schedule.json",
+    ]
     rows = list(csv.DictReader((tmp_path / "log.csv").open()))
     assert [row["step"] for row in rows] == ["4", "6"] and task.scored == 2
     assert {"rate", "square", "nothing", "score", "minutes"} <= rows[0].keys()
     assert json.loads((tmp_path / "schedule.json").read_text())["steps"] == 6
+
+
+def test_the_best_weights_are_kept(tmp_path):
+    class Weights(Task):
+        def evaluate(self, model):
+            self.states = [*getattr(self, "states", []), {k: v.clone() for k, v in model.state_dict().items()}]
+            return {"score": [3.0, 1.0, 2.0][len(self.states) - 1]}
+
+    task = Weights()
+    train(task, SCHEDULE, tmp_path, evaluate_every=2)
+    best = torch.load(tmp_path / "best.pt", weights_only=True)
+    assert all(torch.equal(value, task.states[1][key]) for key, value in best.items())
+    assert not torch.equal(best["0.weight"], task.states[2]["0.weight"])
+
+
+def test_rates_that_drop():
+    schedule = Schedule(epochs=10, batch=32, rate=1.0, warmup=0, drops=(0.5, 0.75)).over(320)
+    assert (schedule.steps, schedule.epochs) == (100, 0)
+    assert [schedule.rate_at(step) for step in (0, 49, 50, 74, 75, 99)] == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+
+
+@pytest.mark.parametrize("options", [{}, {"steps": 5, "epochs": 2}])
+def test_a_schedule_has_one_length(options):
+    with pytest.raises(InputError, match="steps or epochs"):
+        Schedule(**options)
+
+
+def test_lamb_by_hand():
+    """The first step of Adam is the gradient's sign; LAMB gives it the length of the weights."""
+    p = torch.nn.Parameter(torch.tensor([3.0, 4.0]))
+    optimiser = Lamb([p], lr=0.1, eps=0.0)
+    p.grad = torch.tensor([0.5, -2.0])
+    optimiser.step()
+    ratio = 5 / 2**0.5
+    torch.testing.assert_close(p.data, torch.tensor([3 - 0.1 * ratio, 4 + 0.1 * ratio]))
 
 
 def test_a_loss_that_is_no_number_ends_the_run(tmp_path):

@@ -9,15 +9,15 @@ from numpy.typing import NDArray
 Image = NDArray[np.uint8]
 
 
-def photometric(image: Image, rng: np.random.Generator, strength: float = 1.0) -> Image:
-    """Contrast, brightness, gamma, colour cast and sometimes grey, through one table per channel."""
+def photometric(image: Image, rng: np.random.Generator, strength: float = 1.0, grey: float = 0.12) -> Image:
+    """Contrast, brightness, gamma and colour cast through one table per channel; grey with probability ``grey``."""
     x = np.arange(256, dtype=np.float32) / 255
     gain, bias = np.exp(rng.normal(0, 0.2 * strength)), rng.normal(0, 0.1 * strength)
     gamma = np.exp(rng.normal(0, 0.25 * strength))
     cast = np.exp(rng.normal(0, 0.06 * strength, 3))
     table = np.clip(((x[:, None] ** gamma) - 0.5) * gain * cast + 0.5 + bias, 0, 1)
     image = cv2.LUT(image, (255 * table).astype(np.uint8).reshape(256, 1, 3))  # type: ignore[assignment]
-    if rng.random() < 0.12:
+    if rng.random() < grey:
         image = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)  # type: ignore[assignment]
     return image
 
@@ -100,13 +100,21 @@ def jitter_matrix(
     degrees: float = 12.0,
     scale: float = 0.08,
     shift: float = 0.03,
+    uniform: bool = False,
 ) -> NDArray[np.float64]:
-    """The crop's matrix, then a random rotation, scale and shift about the crop's centre (standard deviations)."""
-    spread = 1.8 if rng.random() < 0.15 else 1.0  # a few far off
-    angle = np.deg2rad(rng.normal(0, degrees * spread))
-    zoom = np.exp(rng.normal(0, scale * spread))
+    """The crop's matrix, then a random rotation, scale and shift about the crop's centre.
+
+    The amounts are standard deviations, with a few faces far off, or bounds where ``uniform``.
+    """
+    spread = 1.8 if not uniform and rng.random() < 0.15 else 1.0
+
+    def draw(amount: float) -> float:
+        return float(rng.uniform(-amount, amount) if uniform else rng.normal(0, amount * spread))
+
+    angle = np.deg2rad(draw(degrees))
+    zoom = np.exp(draw(scale))
     centre = (size - 1) / 2
     cos, sin = zoom * np.cos(angle), zoom * np.sin(angle)
     linear = np.array([[cos, -sin], [sin, cos]])
-    moved = centre - linear @ np.array([centre, centre]) + rng.normal(0, shift * spread * size, 2)
+    moved = centre - linear @ np.array([centre, centre]) + (draw(shift * size), draw(shift * size))
     return np.concatenate([linear @ matrix[:, :2], (linear @ matrix[:, 2] + moved)[:, None]], axis=1)

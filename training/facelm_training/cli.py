@@ -1,51 +1,81 @@
-"""``facelm train NAME``: make the weights of an embedded model from the training data."""
+"""``facelm train CONFIG``: make the weights of a model from training data."""
 
 from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from facelm_export.cli import require_torch
 
+if TYPE_CHECKING:
+    from .data import LandmarkFaces
+    from .recipe import LandmarkRecipe
+
 
 def train_command(
-    name: Annotated[str, typer.Argument(help="a recipe: lotr_m or retinaface_mnet025")],
-    data: Annotated[Path, typer.Option(help="the training data folder")],
+    config: Annotated[str, typer.Argument(help="a recipe: the name of a packaged one, or a .toml file")],
+    data: Annotated[str, typer.Option(help="the training data folder, or NAME:DIR of a public data set (wflw:DIR)")],
     out: Annotated[
         Path, typer.Option("--out", "-o", help="where checkpoints and logs go; an earlier run there resumes")
     ],
     threads: Annotated[int | None, typer.Option(help="CPU threads; default: all")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:<index>")] = "cpu",
+    limit: Annotated[int | None, typer.Option(help="the first faces only, for a trial")] = None,
 ) -> None:
-    """Train an embedded model from random weights into OUT/NAME.safetensors; `facelm release` scores and embeds it."""
+    """Train a model from random weights into OUT/CONFIG.safetensors; `facelm release` scores and embeds it.
+
+    OUT gets a folder for each stage with log.csv, last.pt (resumes), best.pt and done.pt (averaged weights).
+    """
     require_torch("training", "train,export,cpu")
     import cv2
     import torch
 
     from facelm_models.weights import to_bytes
-    from facelm_sdk.errors import UnknownModelError
+    from facelm_sdk.errors import InputError
     from facelm_sdk.files import write_bytes
 
-    from .detection import DetectionRecipe, train_detector
+    from .detection import train_detector
     from .landmarks import train_landmarks
-    from .recipes import RECIPES
+    from .recipe import DetectionRecipe, LandmarkRecipe, described, find, read
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     cv2.setNumThreads(1)  # batches are made beside the network, which has the cores
     if threads:
         torch.set_num_threads(threads)
-    if name not in RECIPES:
-        raise UnknownModelError(f"no recipe is named {name!r}; there are {', '.join(sorted(RECIPES))}")
-    recipe = RECIPES[name]
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError(f"{device} was asked for, but this PyTorch ({torch.__version__}) sees no CUDA device")
+    recipe = read(config)
     if isinstance(recipe, DetectionRecipe):
-        model = train_detector(recipe, data, out)
+        model = train_detector(recipe, Path(data), out)
     else:
-        model = train_landmarks(recipe, data, out)
-    card = {"data": recipe.data, "recipe": recipe.summary, "floor": recipe.floor}
-    write_bytes(out / f"{name}.safetensors", to_bytes(model, card))
-    typer.echo(out / f"{name}.safetensors")
+        model = train_landmarks(recipe, *_faces(recipe, data, limit), out, device)
+    card: dict[str, Any] = {"data": recipe.data, "recipe": recipe.summary, "floor": recipe.floor}
+    if isinstance(recipe, LandmarkRecipe):
+        card |= {"markup": recipe.markup, "crop": dict(described(recipe).crop), "decoding": described(recipe).decoding}
+    target = out / f"{find(config).stem}.safetensors"
+    write_bytes(target, to_bytes(model, card))
+    typer.echo(target)
+
+
+def _faces(recipe: LandmarkRecipe, data: str, limit: int | None) -> tuple[LandmarkFaces, LandmarkFaces]:
+    """Training and validation faces of the data that ``--data`` names."""
+    from facelm_sdk.errors import InputError
+
+    from . import datasets
+    from .data import faces_of, landmark_faces
+
+    name = data.partition(":")[0].partition("/")[0]
+    if name not in datasets.names():
+        if recipe.markup != "ibug68":
+            raise InputError(f"this recipe trains {recipe.markup}: give a data set that has it, as NAME:DIR")
+        return landmark_faces(data, "train", limit=limit), landmark_faces(data, "val", frames=False, limit=limit)
+    train, val = (datasets.open(data, split) for split in (recipe.train, recipe.val))
+    if train.info.markup != recipe.markup:
+        raise InputError(f"this recipe trains {recipe.markup}, but {name} has {train.info.markup}")
+    return faces_of(train, limit), faces_of(val, limit)
 
 
 def main() -> None:

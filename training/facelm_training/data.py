@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from facelm_sdk import markup as markups
 from facelm_sdk.errors import ImageError, InputError
+
+if TYPE_CHECKING:
+    from .datasets import Dataset, Sample
 
 Split = Literal["train", "val"]
 DRAWN_ON = "lfw_"  # pictures with a green box and landmark dots drawn into them
@@ -37,7 +42,7 @@ class LandmarkFaces:
     distance between the two in percent of the eye distance (NaN where there is one only).
     """
 
-    images: list[NDArray[np.uint8]]
+    images: Sequence[NDArray[np.uint8]]
     names: list[str]
     kps: NDArray[np.float32]  # (n, 5, 2)
     points: NDArray[np.float32]  # (n, 68, 2)
@@ -46,6 +51,35 @@ class LandmarkFaces:
 
     def __len__(self) -> int:
         return len(self.images)
+
+
+class _Pictures(Sequence[NDArray[np.uint8]]):
+    """The pictures of a data set, each read when asked for."""
+
+    def __init__(self, samples: Sequence[Sample]) -> None:
+        self.samples = samples
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.samples[index].image()
+
+
+def faces_of(dataset: Dataset, limit: int | None = None) -> LandmarkFaces:
+    """A public data set for training; five points that it does not have are taken from its landmarks."""
+    samples = dataset.samples[:limit]
+    points = np.stack([sample.points for sample in samples])
+    derived = markups.convert(points, dataset.info.markup, "kps5")
+    own = [five if sample.kps5 is None else sample.kps5 for sample, five in zip(samples, derived, strict=True)]
+    return LandmarkFaces(
+        _Pictures(samples),
+        [sample.name for sample in samples],
+        np.stack(own).astype(np.float32),
+        points,
+        points,
+        np.zeros(len(samples), np.float32),
+    )
 
 
 def _read(archive: Path, names: list[str]) -> list[NDArray[np.uint8]]:
@@ -83,7 +117,7 @@ def landmark_faces(folder: str | Path, split: Split, *, frames: bool = True, lim
         chosen = np.flatnonzero(keep & ~np.char.startswith(clean["frame_name"], DRAWN_ON))[:limit]
         names = clean["frame_name"][chosen].tolist()
         points = clean["frame_points"][chosen].astype(np.float32)
-        faces.images += _read(path / "frames.zip", names)
+        faces.images = [*faces.images, *_read(path / "frames.zip", names)]
         faces.names += names
         faces.kps = np.concatenate([faces.kps, mesh["frame_kps5"][chosen]]).astype(np.float32)
         faces.points = np.concatenate([faces.points, points])

@@ -21,45 +21,11 @@ from facelm_sdk.transform import CropTransform
 from .augment import degrade, photometric, write_text
 from .data import Frame, detection_frames, shuffled
 from .fast import speed_up
-from .loop import Schedule, train
+from .loop import train
+from .recipe import DetectionRecipe
 
 Float = NDArray[np.float32]
 KPS_FLIP = list(markups.get("kps5").flip)
-
-
-@dataclass(frozen=True)
-class DetectionRecipe:
-    """How a detector's weights are made.
-
-    ``sure``: teacher's score from which a box counts as a face; below it, it is neither face nor background.
-    ``sizes``: sides of the composed pictures, step after step; the batch is the schedule's for the first of them and
-    shrinks with the area. ``faces``: smallest face of a picture in pixels, and largest as a part of its side.
-    """
-
-    model: str
-    schedule: Schedule
-    sizes: tuple[int, ...] = (256, 256, 512)
-    seed: int = 0
-    sure: float = 0.8
-    faces: tuple[float, float] = (11.0, 1.2)
-    smallest: float = 9.0
-    mosaic: float = 0.65
-    background: float = 0.12
-    text: float = 0.5
-    match: float = 0.35
-    evaluate_every: int = 500
-    data: str = (
-        "7,829 train frames of YouTube Faces, LFW, web portraits and BSDS500 scenes, research data; boxes and five "
-        "points from a public RetinaFace mobilenet0.25 as teacher"
-    )
-    summary: str = (
-        "composed pictures (one face of any size, or mosaics), multi-box and five-point loss, hard negatives 7:1, "
-        "AdamW, EMA, bf16 on a CPU"
-    )
-    floor: str = (
-        "The floor: faces and boxes are another detector's (score >= 0.8), on easy pictures; where the teacher errs, "
-        "so do the scores."
-    )
 
 
 @dataclass(slots=True)
@@ -74,6 +40,8 @@ class Scene:
 
 class DetectionTask:
     """Composed pictures, prior matching and the multi-box loss."""
+
+    watch = "missed"
 
     def __init__(self, model: RetinaFace, recipe: DetectionRecipe, frames: list[Frame], val: list[Frame]) -> None:
         self.model, self.recipe, self.frames, self.val = speed_up(model), recipe, frames, val
@@ -245,7 +213,8 @@ class DetectionTask:
             sure = frame.scores >= self.recipe.sure
             faces, found = faces + int(sure.sum()), found + int(hits[:, sure].any(0).sum())
             false += int((~hits.any(1)).sum())
-        return {"recall": found / max(faces, 1), "false_boxes": float(false)}
+        recall = found / max(faces, 1)
+        return {"recall": recall, "false_boxes": float(false), "missed": 1 - recall}
 
 
 def train_detector(recipe: DetectionRecipe, data: Path, out: Path) -> nn.Module:
@@ -255,4 +224,5 @@ def train_detector(recipe: DetectionRecipe, data: Path, out: Path) -> nn.Module:
     model = create(recipe.model)
     assert isinstance(model, RetinaFace)
     task = DetectionTask(model, recipe, frames, val[::4])
-    return train(task, recipe.schedule, out / "train", evaluate_every=recipe.evaluate_every, description=recipe.model)
+    schedule = recipe.schedule.over(len(task.with_face))
+    return train(task, schedule, out / "train", evaluate_every=recipe.evaluate_every, description=recipe.model)

@@ -1,8 +1,8 @@
-"""Training of landmark networks on aligned crops."""
+"""Training of landmark networks on crops."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import dataclasses
 from pathlib import Path
 
 import cv2
@@ -13,68 +13,19 @@ from numpy.typing import NDArray
 from torch import nn
 
 from facelm_models import create, info
-from facelm_models.losses import smooth_wing
-from facelm_models.lotr import LOTR
+from facelm_models.heatmaps import decode
 from facelm_sdk import markup as markups
 from facelm_sdk.metrics import inter_ocular, nme
-from facelm_sdk.transform import CropRecipe, CropTransform, kps5_recipe
+from facelm_sdk.transform import CropRecipe, CropTransform
 
 from .augment import degrade, jitter_matrix, occlude, photometric
-from .data import LandmarkFaces, landmark_faces, shuffled
+from .data import LandmarkFaces, shuffled
 from .fast import speed_up
-from .loop import Schedule, train
+from .loop import train
+from .objectives import OBJECTIVES, Batch
+from .recipe import LandmarkRecipe, Stage, crop_recipe, described
 
-MARKUP = markups.get("ibug68")
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One network at one resolution.
-
-    ``network``: ``pooled`` (the backbone under a plain regression head, which learns from random weights) or ``full``.
-    """
-
-    name: str
-    network: str
-    size: int
-    schedule: Schedule
-
-
-@dataclass(frozen=True)
-class LandmarkRecipe:
-    """How a landmark model's weights are made. ``kps_noise``: std of the five points' jitter, of the eye distance."""
-
-    model: str
-    stages: tuple[Stage, ...]
-    seed: int = 0
-    kps_noise: float = 0.035
-    degrees: float = 12.0
-    scale: float = 0.08
-    shift: float = 0.03
-    occlusion: float = 0.35
-    worst_disagreement: float = 25.0
-    evaluate_every: int = 500
-    data: str = (
-        "3,670 train crops of YouTube Faces frames (landmarks68) and 1,601 web portraits, research data; cleaned "
-        "68-point labels made from MediaPipe FaceMesh (Apache-2.0) teacher points and the set's own annotations. The "
-        "lfw pictures, which have an annotator's dots drawn into them, are left out."
-    )
-    summary: str = (
-        "the MobileNetV2 learns under a pooled regression head, then under LOTR's transformer at 128 and at 192 "
-        "pixels; smooth-Wing loss weighted by the face's eye distance, AdamW, EMA, bf16 on a CPU"
-    )
-    floor: str = (
-        "The floor of these scores: both labels come from machines. The set's own annotation scatters by 3.9% at the "
-        "median against a smooth function of the mesh, and the cleaned label itself is about 5.6% from people's labels "
-        "of other faces, because conventions differ, most on the jaw. In one val picture the data's five points "
-        "are another face's: that one adds 0.7% to the mean of the rows of the data's points."
-    )
-
-
-def crop_recipe(name: str, size: int) -> CropRecipe:
-    """The model's crop recipe at another resolution."""
-    crop = info(name).crop
-    return kps5_recipe(size, zoom=crop["zoom"], shift=crop["shift"])
+MEAN_BUFFERS = ("mean_shape", "mean_face")
 
 
 def to_input(crops: NDArray[np.uint8], name: str) -> torch.Tensor:
@@ -88,72 +39,103 @@ def to_input(crops: NDArray[np.uint8], name: str) -> torch.Tensor:
 
 
 class Pooled(nn.Module):
-    """A LOTR's backbone under global average pooling and one linear layer; same input and output as the LOTR."""
+    """A network's backbone under global average pooling and one linear layer; gives fractions of the crop."""
 
-    def __init__(self, lotr: LOTR) -> None:
+    def __init__(self, network: nn.Module, shape: torch.Tensor) -> None:
         super().__init__()
-        self.backbone = lotr.backbone
-        self.linear = nn.Linear(lotr.backbone.channels, 2 * lotr.config.num_landmarks)
-        self.register_buffer("mean_shape", lotr.mean_shape.clone())
+        backbone = network.backbone
+        assert isinstance(backbone, nn.Module)
+        channels = backbone.channels
+        self.backbone = backbone
+        self.linear = nn.Linear(channels if isinstance(channels, int) else channels[-1], shape.numel())  # type: ignore
+        self.register_buffer("mean_shape", shape.clone())
 
     def forward(self, crops: torch.Tensor) -> torch.Tensor:
-        offsets = 0.1 * self.linear(self.backbone(crops).mean((2, 3))).unflatten(1, (-1, 2))
+        maps = self.backbone(crops)
+        last = maps if isinstance(maps, torch.Tensor) else maps[-1]
+        offsets = 0.1 * self.linear(last.mean((2, 3))).unflatten(1, (-1, 2))
         out: torch.Tensor = self.mean_shape + offsets
         return out
 
 
 class LandmarkTask:
-    """One stage: augmented batches, smooth-Wing in 192ths of the crop weighted by the face's eye distance."""
+    """One stage: augmented batches, the recipe's objective, and the error on held-out faces."""
+
+    watch = "val_nme"
 
     def __init__(
         self, model: nn.Module, recipe: LandmarkRecipe, stage: Stage, faces: LandmarkFaces, val: LandmarkFaces
     ) -> None:
         self.model, self.recipe, self.stage, self.faces = speed_up(model), recipe, stage, faces
-        self.crop = crop_recipe(recipe.model, stage.size)
-        self.val = Validation(recipe.model, stage.size, val)
-        self.usable = np.flatnonzero(~(faces.disagreement > recipe.worst_disagreement) & same_face(faces))
+        self.markup = markups.get(recipe.markup)
+        self.crop = crop_recipe(recipe, stage.size)
+        self.val = Validation(recipe, stage.size, val)
+        self.usable = usable(recipe, faces)
+        self.views = 2 if recipe.weights.get("siamese") and stage.network == "full" else 1
+        self.objective = OBJECTIVES[recipe.objective if stage.network == "full" else "coordinates"]
 
-    def sample(self, index: int, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """An augmented crop (S, S, 3) and its points (68, 2) as fractions of the crop."""
-        recipe, size = self.recipe, self.stage.size
+    def cut(self, index: int, rng: np.random.Generator) -> NDArray[np.float64]:
+        """The picture -> crop matrix (2, 3) of a face, cut with the noise a detector would have."""
         kps = self.faces.kps[index].astype(np.float64)
-        eyes = float(np.linalg.norm(kps[0] - kps[1]))
-        noise = rng.normal(0, recipe.kps_noise * max(eyes, 0.6 * float(np.ptp(kps[:, 1]))), kps.shape)
-        matrix = self.crop.transform(kps=kps + noise).matrix
-        matrix = jitter_matrix(matrix, size, rng, degrees=recipe.degrees, scale=recipe.scale, shift=recipe.shift)
-        transform = CropTransform(matrix, size)
+        noise = self.recipe.augmentation.cut_noise
+        if self.crop.kind == "kps5":
+            eyes = float(np.linalg.norm(kps[0] - kps[1]))
+            kps = kps + rng.normal(0, noise * max(eyes, 0.6 * float(np.ptp(kps[:, 1]))), kps.shape)
+            return self.crop.transform(kps=kps).matrix
+        box = landmark_box(self.faces.points[index])
+        return self.crop.transform(box=box + rng.normal(0, noise * (box[2] - box[0]) / 2, 4)).matrix
+
+    def view(
+        self, index: int, base: NDArray[np.float64], rng: np.random.Generator
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32], bool]:
+        """One augmented look at a face: crop (S, S, 3), points (L, 2) in pixels, base -> crop matrix, mirrored."""
+        how, size = self.recipe.augmentation, self.stage.size
+        jitter = jitter_matrix(
+            np.eye(2, 3), size, rng, degrees=how.degrees, scale=how.scale, shift=how.shift, uniform=how.uniform
+        )
+        mirrored = bool(rng.random() < how.flip)
+        if mirrored:
+            jitter = np.array([[-1.0, 0, size - 1], [0, 1, 0]]) @ np.concatenate([jitter, [[0, 0, 1]]])
+        transform = CropTransform(jitter @ np.concatenate([base, [[0, 0, 1]]]), size)
         image = transform.warp(self.faces.images[index])
         points = transform.apply(self.faces.points[index])
-        if rng.random() < 0.5:
-            image = np.ascontiguousarray(image[:, ::-1])
-            points = markups.flip_points(points, size, MARKUP)
-        image = photometric(image, rng)
-        if rng.random() < recipe.occlusion:
+        if mirrored:
+            points = points[list(self.markup.flip)]
+        image = photometric(image, rng, how.colour, how.grey)
+        if rng.random() < how.occlusion:
             other = self.faces.images[int(rng.integers(len(self.faces)))]
             image = occlude(image, rng, cv2.resize(other, (size, size)))  # type: ignore[arg-type]
-        image = degrade(image, rng)
-        return image, ((points + 0.5) / size).astype(np.float32)
+        if rng.random() < how.degrade:
+            image = degrade(image, rng)
+        return image, points.astype(np.float32), jitter.astype(np.float32), mirrored
 
-    def batch(self, step: int) -> dict[str, torch.Tensor]:
-        """See Task."""
-        indices = shuffled(self.usable, self.recipe.seed, step, self.stage.schedule.batch)
-        pairs = [
-            self.sample(int(index), np.random.default_rng([self.recipe.seed, self.stage.size, step, i]))
-            for i, index in enumerate(indices)
+    def batch(self, step: int) -> Batch:
+        """See Task. With two views of each face, the second half of the batch holds the second views."""
+        recipe, size = self.recipe, self.stage.size
+        indices = shuffled(self.usable, recipe.seed, step, self.stage.schedule.batch)
+        seen = []
+        generators = [np.random.default_rng([recipe.seed, size, step, i]) for i in range(len(indices))]
+        bases = [self.cut(int(index), rng) for index, rng in zip(indices, generators, strict=True)]
+        for _ in range(self.views):
+            for index, base, rng in zip(indices, bases, generators, strict=True):
+                seen.append(self.view(int(index), base, rng))
+        images, points, matrices, mirrored = (np.stack(part) for part in zip(*seen, strict=True))
+        base_points = [
+            CropTransform(base, size).apply(self.faces.points[int(index)])
+            for index, base in zip(indices, bases, strict=True)
         ]
-        images, points = (np.stack(part) for part in zip(*pairs, strict=True))
-        return {"crops": to_input(images, self.recipe.model), "points": torch.from_numpy(points)}
+        offset = info(recipe.model).offset
+        return {
+            "crops": to_input(images, recipe.model),
+            "points": torch.from_numpy((points - offset) / size),
+            "matrices": torch.from_numpy(matrices),
+            "mirrored": torch.from_numpy(mirrored),
+            "base_points": torch.from_numpy((np.stack(base_points) - offset) / size).float(),
+        }
 
-    def loss(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def loss(self, batch: Batch) -> Batch:
         """See Task."""
-        points = batch["points"]
-        error = 192 * (self.model(batch["crops"]).float() - points)
-        left, right = MARKUP.outer_eye_corners
-        eyes = (points[:, left] - points[:, right]).norm(dim=-1)
-        # The score divides by the eye distance, so faces seen from the side weigh more.
-        weight = (eyes.mean() / eyes).clamp(0.7, 2.5)
-        per_face = smooth_wing(error).mean((1, 2))
-        return {"loss": (weight * per_face).sum() / weight.sum()}
+        return self.objective(self.model, batch, self.markup, self.recipe.weights)
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """See Task."""
@@ -161,77 +143,113 @@ class LandmarkTask:
 
 
 class Validation:
-    """The val faces cut as the runtime cuts them, by the detector's five points."""
+    """Held-out faces cut as the runtime cuts them: by the detector's five points, or by the landmarks' box."""
 
-    def __init__(self, name: str, size: int, faces: LandmarkFaces) -> None:
-        recipe = crop_recipe(name, size)
-        self.size, self.faces = size, faces
-        self.transforms = [recipe.transform(kps=kps) for kps in faces.kps]
-        crops = np.stack([t.warp(image) for t, image in zip(self.transforms, faces.images, strict=True)])
-        self.inputs = to_input(crops, name)
+    def __init__(self, recipe: LandmarkRecipe, size: int, faces: LandmarkFaces) -> None:
+        crop = crop_recipe(recipe, size)
+        self.size, self.faces, self.model = size, faces, described(recipe)
+        self.markup = markups.get(recipe.markup)
+        self.transforms = [
+            crop.transform(kps=kps, box=landmark_box(points))
+            for kps, points in zip(faces.kps, faces.points, strict=True)
+        ]
 
     @torch.no_grad()
-    def predict(self, model: nn.Module, *, flip: bool = False) -> NDArray[np.float64]:
-        """Landmarks (n, 68, 2) in pixels of the pictures."""
+    def predict(self, model: nn.Module, *, flip: bool = False, batch: int = 64) -> NDArray[np.float64]:
+        """Landmarks (n, L, 2) in pixels of the pictures."""
         model.eval()
-        fractions = torch.cat([model(part) for part in torch.split(self.inputs, 64)]).double().numpy()
-        points = fractions * self.size - 0.5
-        if flip:
-            mirrored = torch.cat([model(part.flip(3)) for part in torch.split(self.inputs, 64)]).double().numpy()
-            points = (points + markups.flip_points(mirrored * self.size - 0.5, self.size, MARKUP)) / 2
-        return np.stack([t.invert(p) for t, p in zip(self.transforms, points, strict=True)])
+        device = next((p.device for p in model.parameters()), torch.device("cpu"))
+        parts = []
+        for start in range(0, len(self.faces), batch):
+            cut = range(start, min(start + batch, len(self.faces)))
+            crops = np.stack([self.transforms[i].warp(self.faces.images[i]) for i in cut])
+            x = to_input(crops, self.model.name).to(device)
+            points = self._points(model, x)
+            if flip:
+                points = (points + markups.flip_points(self._points(model, x.flip(3)), self.size, self.markup)) / 2
+            parts += [self.transforms[i].invert(p) for i, p in zip(cut, points, strict=True)]
+        return np.stack(parts)
+
+    def _points(self, model: nn.Module, x: torch.Tensor) -> NDArray[np.float64]:
+        fractions, _ = decode(model(x), "coordinates" if isinstance(model, Pooled) else self.model.decoding)
+        return np.asarray(fractions.double().cpu().numpy() * self.size + self.model.offset)
 
     def errors(self, model: nn.Module, *, flip: bool = False) -> NDArray[np.float64]:
-        """Inter-ocular NME (n,) against the cleaned label, as fractions."""
+        """Inter-ocular NME (n,) as fractions."""
         points = self.faces.points
-        return nme(self.predict(model, flip=flip), points, inter_ocular(points, MARKUP))
+        return nme(self.predict(model, flip=flip), points, inter_ocular(points, self.markup))
 
 
-def same_face(faces: LandmarkFaces) -> NDArray[np.bool_]:
+def landmark_box(points: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The box (4,) xyxy around points (L, 2)."""
+    return np.concatenate([points.min(0), points.max(0)]).astype(np.float64)
+
+
+def same_face(faces: LandmarkFaces, markup: str) -> NDArray[np.bool_]:
     """Whether a face's five points belong to its landmarks; in a few pictures the detector took another face."""
-    distance = np.linalg.norm(markups.convert(faces.points, MARKUP.name, "kps5") - faces.kps, axis=-1).mean(1)
+    distance = np.linalg.norm(markups.convert(faces.points, markup, "kps5") - faces.kps, axis=-1).mean(1)
     return np.asarray(distance < 0.15 * np.ptp(faces.points, axis=1).max(1))
 
 
-def mean_shape(recipe: CropRecipe, faces: LandmarkFaces) -> torch.Tensor:
-    """Mean of the aligned landmarks (68, 2), as fractions of the crop."""
-    aligned = [recipe.transform(kps=k).apply(p) for k, p in zip(faces.kps, faces.points, strict=True)]
-    return torch.from_numpy((np.mean(aligned, 0) + 0.5) / recipe.size).float()
+def usable(recipe: LandmarkRecipe, faces: LandmarkFaces) -> NDArray[np.int64]:
+    """Indices of the faces that a recipe trains on."""
+    return np.flatnonzero(~(faces.disagreement > recipe.worst_disagreement) & same_face(faces, recipe.markup))
 
 
-def resized(model: LOTR, size: int) -> LOTR:
-    """The same network for another crop size: the learned positions are resampled, all else is kept."""
-    other = create("lotr_m", num_landmarks=model.config.num_landmarks, size=size)
-    assert isinstance(other, LOTR)
-    state = model.state_dict()
-    grid = state["position"].unflatten(1, (model.side, model.side)).permute(0, 3, 1, 2)
-    grid = F.interpolate(grid, size=(other.side, other.side), mode="bicubic", align_corners=False)
-    other.load_state_dict(state | {"position": grid.flatten(2).transpose(1, 2)})
+def mean_shape(crop: CropRecipe, faces: LandmarkFaces, offset: float = -0.5) -> torch.Tensor:
+    """Mean of the cut faces' landmarks (L, 2), as fractions of the crop."""
+    cut = [crop.transform(kps=k, box=landmark_box(p)).apply(p) for k, p in zip(faces.kps, faces.points, strict=True)]
+    return torch.from_numpy((np.mean(cut, 0) - offset) / crop.size).float()
+
+
+def resized(model: nn.Module, name: str, size: int) -> nn.Module:
+    """The same network for another crop size: learned positions are resampled, all else is kept."""
+    config = dataclasses.replace(model.config, size=size)  # type: ignore[type-var]
+    other = info(name).build(config)
+    own = other.state_dict()
+    state = {key: _resampled(value, own[key].shape) for key, value in model.state_dict().items()}
+    other.load_state_dict(state)
     return other
 
 
-def train_landmarks(recipe: LandmarkRecipe, data: Path, out: Path) -> nn.Module:
+def _resampled(table: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+    """A table of positions for another number of cells: (1, side^2, D) or, one axis each, (side, D)."""
+    if table.shape == shape:
+        return table
+    if table.ndim == 2:
+        return F.interpolate(table.T[None], size=shape[0], mode="linear", align_corners=False)[0].T
+    sides = [round(cells**0.5) for cells in (table.shape[1], shape[1])]
+    grid = table.unflatten(1, (sides[0], sides[0])).permute(0, 3, 1, 2)  # type: ignore[no-untyped-call]
+    grid = F.interpolate(grid, size=(sides[1], sides[1]), mode="bicubic", align_corners=False)
+    return grid.flatten(2).transpose(1, 2)
+
+
+def train_landmarks(
+    recipe: LandmarkRecipe, faces: LandmarkFaces, val: LandmarkFaces, out: Path, device: str = "cpu"
+) -> nn.Module:
     """Run every stage of ``recipe``, each from the last one's averaged weights. Returns the trained model."""
-    faces, val = landmark_faces(data, "train"), landmark_faces(data, "val", frames=False)
-    model = create(recipe.model, size=recipe.stages[0].size)
-    assert isinstance(model, LOTR)
     torch.manual_seed(recipe.seed)
-    model.mean_shape.copy_(mean_shape(crop_recipe(recipe.model, 192), faces))
+    options = {"num_landmarks": markups.get(recipe.markup).num_points, "size": recipe.stages[0].size}
+    model = create(recipe.model, **options, **recipe.options)
+    shape = mean_shape(crop_recipe(recipe, 256), faces, info(recipe.model).offset)
+    for name, buffer in model.named_buffers():
+        if name in MEAN_BUFFERS:
+            buffer.copy_(shape)
     for stage in recipe.stages:
         if stage.size != model.config.size:
-            model = resized(model, stage.size)
-        network: nn.Module = Pooled(model) if stage.network == "pooled" else model
-        task = LandmarkTask(network, recipe, stage, faces, val)
-        folder = out / stage.name
+            model = resized(model, recipe.model, stage.size)
+        network = (Pooled(model, shape) if stage.network == "pooled" else model).to(device)
+        schedule = stage.schedule.over(len(usable(recipe, faces)))
+        stage = dataclasses.replace(stage, schedule=schedule)
         trained = train(
-            task,
-            stage.schedule,
-            folder,
+            LandmarkTask(network, recipe, stage, faces, val),
+            schedule,
+            out / stage.name,
             evaluate_every=recipe.evaluate_every,
             description=f"{recipe.model} {stage.name}",
         )
         if isinstance(trained, Pooled):
-            model.backbone.load_state_dict(trained.backbone.state_dict())
+            model.backbone.load_state_dict(trained.backbone.state_dict())  # type: ignore[union-attr]
         else:
             model.load_state_dict(trained.state_dict())
-    return model
+    return model.cpu()

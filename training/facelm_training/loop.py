@@ -11,37 +11,61 @@ import math
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
 
+from facelm_sdk.errors import InputError
 from facelm_sdk.files import write_bytes
+
+from .lamb import Lamb
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """AdamW with linear warm-up, a constant rate, and a cosine fall over the last ``decay`` part of ``steps``."""
+    """Optimiser and learning rate.
 
-    steps: int
+    ``steps``, or ``epochs`` over the data. The rate rises linearly over ``warmup`` steps, then either falls by
+    ``factor`` at each of ``drops`` (parts of the whole, 0..1) or, without drops, is constant and falls as a cosine over
+    the last ``decay`` part. ``ema``: decay of the averaged weights, which are the result. ``precision``: of the
+    forward pass; ``auto`` is bf16 where the processor computes in it and fp32 elsewhere.
+    """
+
+    steps: int = 0
+    epochs: int = 0
     batch: int = 32
+    optimiser: Literal["adamw", "adam", "lamb"] = "adamw"
     rate: float = 1e-3
     final_rate: float = 0.0
     warmup: int = 200
     decay: float = 1.0
+    drops: tuple[float, ...] = ()
+    factor: float = 0.1
     weight_decay: float = 0.02
     clip: float = 5.0
     ema: float = 0.998
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+
+    def __post_init__(self) -> None:
+        if (self.steps > 0) == (self.epochs > 0):
+            raise InputError(f"a schedule has steps or epochs, one of them; got {self.steps} and {self.epochs}")
+
+    def over(self, samples: int) -> Schedule:
+        """The same with its epochs over ``samples`` counted in steps."""
+        return replace(self, steps=self.epochs * math.ceil(samples / self.batch), epochs=0) if self.epochs else self
 
     def rate_at(self, step: int) -> float:
         """Learning rate of step ``step``, counted from 0."""
         if step < self.warmup:
             return self.rate * (step + 1) / self.warmup
+        if self.drops:
+            return self.rate * self.factor ** sum(step >= drop * self.steps for drop in self.drops)
         start = self.steps * (1 - self.decay)
         part = min(max((step - start) / max(self.steps - start, 1), 0.0), 1.0)
         return self.final_rate + (self.rate - self.final_rate) * 0.5 * (1 + math.cos(math.pi * part))
@@ -51,6 +75,8 @@ class Task(Protocol):
     """What one stage of training needs to say for itself."""
 
     model: nn.Module
+    watch: str
+    """The score by which the best weights are chosen; the lower the better."""
 
     def batch(self, step: int) -> dict[str, torch.Tensor]:
         """The batch of that step, by the seed and ``step`` alone, so that a resumed run sees the same data."""
@@ -99,26 +125,24 @@ def train(
 ) -> nn.Module:
     """Run a stage to its end, from its last checkpoint in ``folder`` when there is one. Returns the averaged model.
 
-    ``folder`` gets ``last.pt`` (resumable), ``log.csv`` and, at the end, ``done.pt`` (the averaged weights).
+    ``folder`` gets ``last.pt`` (resumable), ``best.pt`` (the averaged weights that scored best so far), ``log.csv``
+    and, at the end, ``done.pt`` (the averaged weights). The model trains on the device its weights are on.
     """
     model = task.model
     average = copy.deepcopy(model).eval()
     if (folder / "done.pt").is_file():
         average.load_state_dict(torch.load(folder / "done.pt", weights_only=True))
         return average
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    others = [p for p in model.parameters() if p.ndim <= 1]
-    optimiser = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": schedule.weight_decay}, {"params": others, "weight_decay": 0.0}],
-        lr=schedule.rate,
-    )
-    start = 0
+    optimiser = _optimiser(model, schedule)
+    device = next(model.parameters()).device
+    half = _in_bf16(schedule, device)
+    start, best = 0, math.inf
     if (folder / "last.pt").is_file():
         state = torch.load(folder / "last.pt", weights_only=True)
         model.load_state_dict(state["model"])
         average.load_state_dict(state["average"])
         optimiser.load_state_dict(state["optimiser"])
-        start = state["step"]
+        start, best = state["step"], state["best"]
         log.info("resumed %s at step %d of %d", description, start, schedule.steps)
     folder.mkdir(parents=True, exist_ok=True)
     write_bytes(folder / "schedule.json", json.dumps(asdict(schedule), indent=1).encode())
@@ -129,6 +153,7 @@ def train(
             "average": average.state_dict(),
             "optimiser": optimiser.state_dict(),
             "step": step,
+            "best": best,
         }
         write_bytes(folder / "last.pt", _serialised(state))
 
@@ -149,8 +174,8 @@ def train(
             for group in optimiser.param_groups:
                 group["lr"] = rate
             torch.manual_seed(step)  # dropout, so that a resumed run repeats
-            with torch.autocast("cpu", torch.bfloat16):
-                losses = task.loss(batch)
+            with torch.autocast(device.type, torch.bfloat16, enabled=half):
+                losses = task.loss({key: value.to(device) for key, value in batch.items()})
             total = torch.stack(list(losses.values())).sum()
             if not torch.isfinite(total):
                 raise FloatingPointError(f"{description}: the loss is {total.item()} at step {step}")
@@ -171,10 +196,34 @@ def train(
                 row = {"step": done, "minutes": round((time.monotonic() - began) / 60, 2), "rate": rate}
                 row |= {key: round(value, 5) for key, value in (running | scores).items()}
                 _append(folder / "log.csv", row)
+                if scores[task.watch] < best:
+                    best = scores[task.watch]
+                    write_bytes(folder / "best.pt", _serialised(average.state_dict()))
                 progress.console.print(f"{description} {done}/{schedule.steps} {row}")
     save(schedule.steps)
     write_bytes(folder / "done.pt", _serialised(average.state_dict()))
     return average
+
+
+def _optimiser(model: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
+    """Weight decay is for matrices and kernels, not for biases and norms."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": schedule.weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    kinds: dict[str, type[Any]] = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "lamb": Lamb}
+    optimiser: torch.optim.Optimizer = kinds[schedule.optimiser](groups, lr=schedule.rate)
+    return optimiser
+
+
+def _in_bf16(schedule: Schedule, device: torch.device) -> bool:
+    if schedule.precision != "auto":
+        return schedule.precision == "bf16"
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    capable = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    return bool(capable())
 
 
 def _serialised(state: Any) -> bytes:

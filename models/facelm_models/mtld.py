@@ -1,0 +1,203 @@
+"""MTLD: accurate facial landmark detector via multi-scale transformer (Sha et al.), coordinates by direct regression.
+
+Equations and tables refer to that paper, which leaves much open. Chosen here:
+
+- D = 128, 8 heads, feed-forward layers of 256, two fusion layers ("multiple") and two decoder layers (a first head and
+  "subsequent ones"), heads D -> D -> 2 that add to the points so far, positions learned per row and column.
+- A map's cells attend to each other with values weighted by the finer map's memory, averaged down to their
+  resolution; the finest has none before it.
+- The fusion encoder sees the memories of all three maps as one sequence.
+
+Table 4 does not say what it counts. Parameters without the heatmap branch but with the backbone's ImageNet classifier,
+which nothing uses, are 12.9 / 27.1 / 46.1 M for ResNet-18 / 50 / 101 (paper 12.6 / 27.3 / 46.0). No layers meet all
+three: depths 18 and 50 differ by 14.7 M there, while backbones and 1x1 convolutions to D differ by 14.2 M.
+Multiply-adds of all but attention's projections and products, as tools count that look at plain layers, are 2.67 / 5.73
+/ 10.58 G (paper 2.7 / 5.8 / 10.7); with them 4.30 / 7.36 / 12.21 G.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from .backbones.resnet import Depth, ResNet
+from .layers import Attention, AxialPositions, DecoderLayer, EncoderLayer, FeedForward, initialise, shrink_last
+from .registry import IMAGENET_MEAN, IMAGENET_STD, ModelInfo, register
+
+STRIDES = (8, 16, 32)
+
+
+@dataclass(frozen=True)
+class MTLDConfig:
+    """``size``: side of the crop in pixels, a multiple of 32; ``depth``: of the ResNet; ``dim``: channels of tokens."""
+
+    num_landmarks: int = 68
+    size: int = 256
+    depth: Depth = 18
+    dim: int = 128
+    heads: int = 8
+    feedforward: int = 256
+    encoder_layers: int = 2
+    decoder_layers: int = 2
+
+
+class FeaturePyramidAttention(nn.Module):
+    """One resolution of the pyramid, eq. 1 and figure 2 (a)."""
+
+    def __init__(self, dim: int, heads: int, feedforward: int) -> None:
+        super().__init__()
+        self.attention = Attention(dim, heads)
+        self.feedforward = FeedForward(dim, feedforward)
+        self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
+
+    def forward(
+        self,
+        x: torch.Tensor,  # (n, tokens, D): s_i
+        position: torch.Tensor,  # (1, tokens, D): p_i
+        before: torch.Tensor | None,  # (n, tokens, D): m_(i-1) at this resolution
+    ) -> torch.Tensor:  # (n, tokens, D): m_i
+        value = x if before is None else x * before
+        t = self.norm1(x + self.attention(x + position, value + position, value))
+        out: torch.Tensor = self.norm2(t + self.feedforward(t))
+        return out
+
+
+class HeatmapBranch(nn.Module):
+    """Heatmaps of stride 4 from the maps of all three strides; for training only (section 3.3)."""
+
+    def __init__(self, dim: int, num_landmarks: int) -> None:
+        super().__init__()
+        self.coarse = _conv(dim, dim)
+        self.fine = _conv(dim, dim)
+        self.heatmaps = nn.Conv2d(dim, num_landmarks, 1)
+
+    def forward(
+        self,
+        maps: Sequence[torch.Tensor],  # (n, D, S/8, S/8) and two of half and a quarter of that
+    ) -> torch.Tensor:  # (n, L, S/4, S/4)
+        first, *others = maps
+        for i, other in enumerate(others):
+            first = first + F.interpolate(other, scale_factor=2.0 ** (i + 1), mode="bilinear")
+        x = F.interpolate(self.coarse(first), scale_factor=2.0, mode="bilinear")
+        out: torch.Tensor = self.heatmaps(self.fine(x))
+        return out
+
+
+def _conv(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
+    )
+
+
+def _halved(
+    memory: torch.Tensor,  # (n, 4 * side * side, D)
+    side: int,
+) -> torch.Tensor:  # (n, side * side, D)
+    grid: torch.Tensor = memory.transpose(1, 2).unflatten(2, (2 * side, 2 * side))  # type: ignore[no-untyped-call]
+    return F.avg_pool2d(grid, 2).flatten(2).transpose(1, 2)
+
+
+class Outputs(NamedTuple):
+    """What is trained: ``landmarks`` (n, layers, L, 2) as fractions of the crop, ``heatmaps`` (n, L, S/4, S/4)."""
+
+    landmarks: torch.Tensor
+    heatmaps: torch.Tensor
+
+
+class MTLD(nn.Module):
+    """Crops to landmarks.
+
+    ``forward``: float (n, 3, S, S), RGB, normalised as its ModelInfo says -> (n, L, 2) float, (x, y) as fractions of
+    the crop: pixel = fraction * S - 0.5. ``intermediate``: the :class:`Outputs` of every decoder layer, the last of
+    which is what ``forward`` gives, and of the heatmap branch. ``mean_shape`` (L, 2), where the first layer starts, is
+    a buffer filled by training.
+    """
+
+    mean_shape: torch.Tensor
+
+    def __init__(self, config: MTLDConfig) -> None:
+        super().__init__()
+        if config.size % STRIDES[-1]:
+            raise ValueError(f"MTLD takes crops whose side is a multiple of {STRIDES[-1]}, not {config.size}")
+        self.config = config
+        dim, shape = config.dim, (config.dim, config.heads, config.feedforward)
+        self.backbone = ResNet(config.depth)
+        self.reduce = nn.ModuleList(nn.Conv2d(channels, dim, 1) for channels in self.backbone.channels[1:])
+        self.positions = nn.ModuleList(AxialPositions(config.size // stride, dim) for stride in STRIDES)
+        self.pyramid = nn.ModuleList(FeaturePyramidAttention(*shape) for _ in STRIDES)
+        self.encoder = nn.ModuleList(EncoderLayer(*shape) for _ in range(config.encoder_layers))
+        self.queries = nn.Parameter(torch.randn(1, config.num_landmarks, dim))
+        self.decoder = nn.ModuleList(DecoderLayer(*shape) for _ in range(config.decoder_layers))
+        self.heads = nn.ModuleList(
+            nn.Sequential(nn.Linear(dim, dim), nn.ReLU(inplace=True), nn.Linear(dim, 2))
+            for _ in range(config.decoder_layers)
+        )
+        self.heatmaps = HeatmapBranch(dim, config.num_landmarks)
+        self.register_buffer("mean_shape", torch.full((config.num_landmarks, 2), 0.5))
+        initialise(self)
+        for head in self.heads:  # starts at the mean shape
+            shrink_last(head)
+
+    def forward(
+        self,
+        crops: torch.Tensor,  # (n, 3, S, S)
+    ) -> torch.Tensor:  # (n, L, 2)
+        return self._landmarks(self._features(crops))[-1]
+
+    def intermediate(
+        self,
+        crops: torch.Tensor,  # (n, 3, S, S)
+    ) -> Outputs:
+        maps = self._features(crops)
+        return Outputs(torch.stack(self._landmarks(maps), 1), self.heatmaps(maps))
+
+    def _features(self, crops: torch.Tensor) -> list[torch.Tensor]:  # three (n, D, S / stride, S / stride)
+        """s_3 to s_5."""
+        return [reduce(x) for reduce, x in zip(self.reduce, self.backbone(crops)[1:], strict=True)]
+
+    def _landmarks(self, maps: Sequence[torch.Tensor]) -> list[torch.Tensor]:  # of every layer (n, L, 2)
+        positions = [position() for position in self.positions]
+        memory, position = torch.cat(self._memories(maps, positions), 1), torch.cat(positions, 1)
+        for layer in self.encoder:
+            memory = layer(memory, position)
+        y = self.queries.expand(memory.shape[0], -1, -1)
+        offsets = []
+        for layer, head in zip(self.decoder, self.heads, strict=True):
+            y = layer(y, self.queries, memory, position)
+            offsets.append(head(y))
+        return list(itertools.accumulate(offsets, initial=self.mean_shape))[1:]
+
+    def _memories(
+        self,
+        maps: Sequence[torch.Tensor],  # three (n, D, h, w), each half of the one before
+        positions: Sequence[torch.Tensor],  # (1, h * w, D) of each
+    ) -> list[torch.Tensor]:  # (n, h * w, D) of each
+        memories: list[torch.Tensor] = []
+        for pyramid, x, position in zip(self.pyramid, maps, positions, strict=True):
+            before = _halved(memories[-1], x.shape[-1]) if memories else None
+            memories.append(pyramid(x.flatten(2).transpose(1, 2), position, before))
+        return memories
+
+
+for depth in (18, 50, 101):
+    register(
+        ModelInfo(
+            name=f"mtld_r{depth}",
+            task="landmarks",
+            build=MTLD,
+            config=MTLDConfig(depth=depth),
+            input_size=256,
+            channels="rgb",
+            mean=IMAGENET_MEAN,
+            std=IMAGENET_STD,
+            paper="Accurate Facial Landmark Detector via Multi-scale Transformer, table 4",
+        )
+    )

@@ -1,0 +1,239 @@
+"""Scores of an exported landmark model on a data set, through the runtime, as the papers' tables have them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facelm_sdk import Detector, Landmarker, metrics
+from facelm_sdk import markup as markups
+from facelm_sdk.aligner import MATCHING_IOU
+from facelm_sdk.boxes import iou
+from facelm_sdk.detector import Detections
+from facelm_sdk.errors import InputError, MarkupError
+from facelm_sdk.transform import CropRecipe, CropTransform
+from facelm_sdk.types import ImageArray
+
+from .datasets import Dataset, Metric, Sample
+
+BOXES = {
+    "landmarks": "the box of the annotated landmarks, as the papers cut it",
+    "dataset": "the data set's own face box",
+    "detector": "the box of the detection that overlaps the annotated landmarks most",
+}
+POINTS = {
+    "detector": "the five points of the detection that overlaps the annotated landmarks most",
+    "dataset": "the data set's own five points",
+    "truth": "five points of the annotation: an oracle, better than any detector",
+}
+
+Track = Callable[[Iterable[Sample]], Iterable[Sample]]
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """What a model's crops are cut by: its recipe, and where the box or the five points come from."""
+
+    recipe: CropRecipe
+    source: str
+
+    @classmethod
+    def of(cls, recipe: CropRecipe, box: str | None = None, points: str | None = None) -> Cut:
+        """``box``: landmarks (default), dataset or detector; ``points``: detector (default), dataset or truth.
+
+        Raises InputError for another, and for one that the recipe has no use for.
+        """
+        name, value, other, sources = ("--box", box, points, BOXES)
+        if recipe.kind == "kps5":
+            name, value, other, sources = ("--points", points, box, POINTS)
+        if other is not None:
+            raise InputError(f"this model's crop is cut by {_BY[recipe.kind]}: {name} is {', '.join(sources)}")
+        if value is not None and value not in sources:
+            raise InputError(f"{name} is {', '.join(sources)}; got {value!r}")
+        return cls(recipe, value or next(iter(sources)))
+
+    @property
+    def needs_detector(self) -> bool:
+        """Whether pictures are searched for faces."""
+        return self.source == "detector"
+
+    @property
+    def description(self) -> str:
+        """For people."""
+        return (POINTS if self.recipe.kind == "kps5" else BOXES)[self.source]
+
+    def transform(self, sample: Sample, found: Detections | None) -> CropTransform | None:
+        """The crop of a face among the detections; None where it is not found.
+
+        Raises InputError where the data set has not what the crop is cut by.
+        """
+        if self.source == "detector":
+            return None if found is None else self._matched(sample, found)
+        box, kps = sample.box, sample.kps5
+        if self.source == "landmarks":
+            box = sample.landmark_box
+        elif self.source == "truth":
+            kps = markups.convert(sample.points, sample.markup, "kps5").astype(np.float32)
+        if (box if self.recipe.kind == "box" else kps) is None:
+            raise InputError(f"{sample.name} has no {_BY[self.recipe.kind]} of the data set's own")
+        return self.recipe.transform(box, kps)
+
+    def _matched(self, sample: Sample, found: Detections) -> CropTransform | None:
+        overlaps = iou(sample.landmark_box, found.boxes)
+        if not len(found) or overlaps.max() < MATCHING_IOU:
+            return None
+        best = int(overlaps.argmax())
+        try:
+            return self.recipe.transform(found.boxes[best], found.kps[best])
+        except InputError:  # points that determine no crop are as good as none
+            return None
+
+
+_BY = {"box": "box", "kps5": "five points"}
+
+
+class _Finder:
+    """Detections of a sample's picture; those of a file are kept for its other faces."""
+
+    def __init__(self, detector: Detector) -> None:
+        self._detector = detector
+        self._known: dict[Path, Detections] = {}
+
+    def __call__(self, sample: Sample, picture: ImageArray) -> Detections:
+        if not isinstance(sample.source, Path):
+            return self._detector(picture)
+        if sample.source not in self._known:
+            self._known[sample.source] = self._detector(picture)
+        return self._known[sample.source]
+
+
+def predict(
+    samples: Iterable[Sample],
+    landmarker: Landmarker,
+    cut: Cut,
+    detector: Detector | None = None,
+    *,
+    batch: int = 16,
+    track: Track = iter,
+) -> NDArray[np.float64]:
+    """Landmarks (n, L, 2) in pixels of each face's picture, NaN where the face was not found.
+
+    ``detector`` is needed where the cut is by detections. ``batch`` crops wait for a run; ``track`` wraps the faces,
+    for a progress bar.
+    """
+    if cut.needs_detector and detector is None:
+        raise InputError("crops cut by detections need a detector")
+    finder = None if detector is None or not cut.needs_detector else _Finder(detector)
+    crops = np.empty((batch, landmarker.size, landmarker.size, 3), np.uint8)
+    waiting: list[tuple[int, CropTransform]] = []
+    results: list[NDArray[np.float64]] = []
+
+    def finish() -> None:
+        for (index, transform), points in zip(waiting, landmarker(crops[: len(waiting)]), strict=True):
+            results[index][:] = transform.invert(points.astype(np.float64))
+        waiting.clear()
+
+    for index, sample in enumerate(track(samples)):
+        results.append(np.full((landmarker.spec.num_landmarks, 2), np.nan))
+        picture = sample.image()
+        transform = cut.transform(sample, None if finder is None else finder(sample, picture))
+        if transform is None:
+            continue
+        transform.warp(picture, out=crops[len(waiting)])
+        waiting.append((index, transform))
+        if len(waiting) == batch:
+            finish()
+    if waiting:
+        finish()
+    return np.stack(results)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scores:
+    """Errors of the faces of a data set, and the rows of its tables.
+
+    ``errors`` (n,) by normaliser, fractions; ``points`` (n, L), the errors of each point by the first normaliser;
+    ``markup`` the points they are of.
+    """
+
+    dataset: Dataset
+    markup: markups.Markup
+    errors: dict[str, NDArray[np.float64]]
+    points: NDArray[np.float64]
+
+    def rows(self, metric: Metric) -> dict[str, dict[str, Any]]:
+        """A row a subset: faces, missed, NME, median, FR and AUC, percent."""
+        errors = self.errors[metric.norm]
+        return {
+            name: _with_missed(metrics.summary(errors[mask], metric.threshold), errors[mask])
+            for name, mask in self.dataset.subsets().items()
+        }
+
+    def regions(self) -> dict[str, dict[str, float]]:
+        """The error of each part of the face in each subset, percent of the first normaliser."""
+        return {
+            name: {part: 100 * error for part, error in metrics.region_errors(self.points[mask], self.markup).items()}
+            for name, mask in self.dataset.subsets().items()
+        }
+
+    def landmarks(self) -> list[float]:
+        """The error of each point over all faces, percent of the first normaliser."""
+        return [float(error) for error in 100 * metrics.landmark_errors(self.points)]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready but for NaN; ``errors`` and ``faces`` are in the same order."""
+        return {
+            "scored_markup": self.markup.name,
+            "scores": {
+                metric.norm: {"threshold": metric.threshold, "rows": self.rows(metric)}
+                for metric in self.dataset.metrics
+            },
+            "regions": {name: _rounded(parts) for name, parts in self.regions().items()},
+            "landmarks": [round(value, 3) for value in self.landmarks()],
+            "faces": [sample.name for sample in self.dataset],
+            "errors": {norm: [round(float(value), 6) for value in values] for norm, values in self.errors.items()},
+        }
+
+
+def _with_missed(row: dict[str, Any], errors: NDArray[np.float64]) -> dict[str, Any]:
+    return {"faces": row.pop("faces"), "missed": int(np.isnan(errors).sum()), **row}
+
+
+def _rounded(values: dict[str, float]) -> dict[str, float]:
+    return {name: round(value, 3) for name, value in values.items()}
+
+
+def score(dataset: Dataset, prediction: NDArray[np.float64], markup: str) -> Scores:
+    """The scores of predicted points (n, L, 2) of ``markup``, NaN where a face was not found.
+
+    Points of different markups are compared as those of the sparser one. The distances that normalise are always the
+    data set's. Raises MarkupError where neither markup can be made from the other.
+    """
+    target = np.stack([sample.points for sample in dataset]).astype(np.float64)
+    common = common_markup(markup, dataset.info.markup)
+    prediction = markups.convert(prediction, markup, common.name).astype(np.float64)
+    target = markups.convert(target, dataset.info.markup, common.name).astype(np.float64)
+    norms = {metric.norm: np.array([one.norms[metric.norm] for one in dataset]) for metric in dataset.metrics}
+    errors = {name: metrics.nme(prediction, target, norm) for name, norm in norms.items()}
+    points = metrics.point_errors(prediction, target, norms[dataset.metrics[0].norm])
+    return Scores(dataset, common, errors, points)
+
+
+def common_markup(model: str, data: str) -> markups.Markup:
+    """The markup that a model's and a data set's points are compared in. Raises MarkupError where there is none."""
+    for source, target in ((model, data), (data, model)):
+        described = markups.get(source)
+        try:
+            markups.convert(np.zeros((described.num_points, 2)), source, target)
+        except MarkupError:
+            continue
+        return markups.get(target)
+    raise MarkupError(
+        f"the model gives {model} points and the data has {data}: neither can be made from the other, so the model "
+        "cannot be scored on it"
+    )
