@@ -137,7 +137,8 @@ class InherentRelationLayer(nn.Module):
         encoded: torch.Tensor,  # (n, L, D), R + P
     ) -> torch.Tensor:  # (n, L, D)
         y = self.norm1(x)
-        x = x + self.dropout(self.self_attention(y + queries, y + queries, y))  # eq. 1, 2
+        at = y + queries
+        x = x + self.dropout(self.self_attention(at, at, y))  # eq. 1, 2
         y = self.norm2(x)
         x = x + self.dropout(self.cross_attention(y + queries, encoded, patches))  # eq. 3, 4
         out: torch.Tensor = x + self.dropout(self.mlp(self.norm3(x)))

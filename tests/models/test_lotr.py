@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import onnxruntime
 import pytest
 import torch
 
@@ -145,14 +144,10 @@ def test_sides_and_backbones_are_checked():
 
 
 @torch.no_grad()
-def test_exports_with_any_batch(tmp_path):
+def test_exports_with_any_batch():
     torch.manual_seed(0)
     model = create("lotr_m_plus", num_landmarks=5, size=32).eval()
-    crops = torch.randn(2, 3, 32, 32)
-    file = tmp_path / "model.onnx"
-    batch = {"crops": {0: torch.export.Dim.DYNAMIC}}
-    torch.onnx.export(model, (crops,), file, dynamo=True, opset_version=18, external_data=False, dynamic_shapes=batch)
-    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-    for x in (crops, crops[:1]):
-        (points,) = session.run(None, {"crops": x.numpy()})
-        torch.testing.assert_close(torch.from_numpy(points), model(x), **REWRITE)
+    batch = {0: torch.export.Dim.DYNAMIC}
+    graph = torch.export.export(model, (torch.randn(2, 3, 32, 32),), dynamic_shapes=(batch,)).module()
+    crops = torch.randn(3, 3, 32, 32)
+    torch.testing.assert_close(graph(crops), model(crops), **REWRITE)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import onnxruntime
 import pytest
 import torch
 
@@ -61,7 +60,7 @@ def test_pictures_do_not_depend_on_their_batch(name):
     model = create(name).eval()
     images = 60 * torch.randn(2, 3, 41, 70)
     together = model(images)
-    assert [part.shape for part in together] == [(2, 154, 4), (2, 154, 2), (2, 154, 10)]
+    assert [part.shape for part in together] == [(2, 150, 4), (2, 150, 2), (2, 150, 10)]
     for i, image in enumerate(images):
         for part, alone in zip(together, model(image[None]), strict=True):
             torch.testing.assert_close(alone[0], part[i], **REWRITE)
@@ -79,13 +78,14 @@ def test_only_the_original_with_narrow_maps_is_leaky():
 def test_the_1mb_variant_has_the_same_keys_and_other_outputs():
     torch.manual_seed(0)
     original = create("retinaface_mnet025").eval()
+    weights.load(original, weights.default_weights("retinaface_mnet025"))
     small = create("retinaface_mnet025", **get("retinaface_1mb").overrides).eval()
     assert not any(m.negative_slope for m in small.modules() if isinstance(m, torch.nn.LeakyReLU))
     assert small.config.min_sizes == ((10, 20), (32, 64), (128, 256))
     checkpoint = {f"module.{key}": value for key, value in original.state_dict().items()}
     weights.load(small, checkpoint, source="retinaface_1mb")
     images = 60 * torch.randn(1, 3, 64, 64)
-    assert (small(images)[0] - original(images)[0]).abs().max() > 1e-4
+    assert (small(images)[0] - original(images)[0]).abs().max() > 0.1, "silently the same"
 
 
 def test_the_two_sources_do_not_mix():
@@ -110,14 +110,11 @@ def test_unknown_backbone():
 
 
 @torch.no_grad()
-def test_r50_exports(tmp_path):
+def test_r50_exports_with_any_size():
     torch.manual_seed(0)
     model = create("retinaface_r50").eval()
-    images = 60 * torch.randn(1, 3, 32, 64)
-    file = tmp_path / "model.onnx"
-    sides = {"images": {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}}
-    torch.onnx.export(model, (images,), file, dynamo=True, opset_version=18, external_data=False, dynamic_shapes=sides)
-    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-    for x in (images, 60 * torch.randn(1, 3, 45, 38)):
-        for actual, expected in zip(session.run(None, {"images": x.numpy()}), model(x), strict=True):
-            torch.testing.assert_close(torch.from_numpy(actual), expected, **REWRITE)
+    sides = {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
+    graph = torch.export.export(model, (60 * torch.randn(1, 3, 96, 128),), dynamic_shapes=(sides,)).module()
+    images = 60 * torch.randn(1, 3, 70, 101)
+    for actual, expected in zip(graph(images), model(images), strict=True):
+        torch.testing.assert_close(actual, expected, **REWRITE)

@@ -52,7 +52,7 @@ def train_command(
         model = train_detector(recipe, Path(data), out)
     else:
         model = train_landmarks(recipe, *_faces(recipe, data, limit), out, device)
-    card: dict[str, Any] = {"data": recipe.data, "recipe": recipe.summary, "floor": recipe.floor}
+    card: dict[str, Any] = {"model": recipe.model, "data": recipe.data, "recipe": recipe.summary, "floor": recipe.floor}
     if isinstance(recipe, LandmarkRecipe):
         card |= {"markup": recipe.markup, "crop": dict(described(recipe).crop), "decoding": described(recipe).decoding}
     target = out / f"{find(config).stem}.safetensors"

@@ -136,16 +136,22 @@ def train(
     optimiser = _optimiser(model, schedule)
     device = next(model.parameters()).device
     half = _in_bf16(schedule, device)
-    start, best = 0, math.inf
+    start, best, before = 0, math.inf, 0.0
     if (folder / "last.pt").is_file():
         state = torch.load(folder / "last.pt", weights_only=True)
         model.load_state_dict(state["model"])
         average.load_state_dict(state["average"])
         optimiser.load_state_dict(state["optimiser"])
-        start, best = state["step"], state["best"]
+        start, best, before = state["step"], state["best"], state.get("minutes", 0.0)
         log.info("resumed %s at step %d of %d", description, start, schedule.steps)
     folder.mkdir(parents=True, exist_ok=True)
     write_bytes(folder / "schedule.json", json.dumps(asdict(schedule), indent=1).encode())
+
+    began = time.monotonic()
+
+    def minutes() -> float:
+        """Of training so far, earlier runs included."""
+        return before + (time.monotonic() - began) / 60
 
     def save(step: int) -> None:
         state = {
@@ -154,6 +160,7 @@ def train(
             "optimiser": optimiser.state_dict(),
             "step": step,
             "best": best,
+            "minutes": minutes(),
         }
         write_bytes(folder / "last.pt", _serialised(state))
 
@@ -165,7 +172,6 @@ def train(
         TextColumn("{task.fields[state]}"),
     )
     running: dict[str, float] = {}
-    began = time.monotonic()
     with Progress(*columns, refresh_per_second=1) as progress:
         bar = progress.add_task(description, total=schedule.steps, completed=start, state="")
         for step, batch in enumerate(prefetch(task, start, schedule.steps), start):
@@ -193,7 +199,7 @@ def train(
                 save(done)
             if done % evaluate_every == 0 or done == schedule.steps:
                 scores = task.evaluate(average)
-                row = {"step": done, "minutes": round((time.monotonic() - began) / 60, 2), "rate": rate}
+                row = {"step": done, "minutes": round(minutes(), 2), "rate": rate}
                 row |= {key: round(value, 5) for key, value in (running | scores).items()}
                 _append(folder / "log.csv", row)
                 if scores[task.watch] < best:

@@ -1,4 +1,9 @@
-"""HRNet-Facial-Landmark-Detection (Wang et al. 2020): heatmaps of WFLW, 300W, COFW and AFLW."""
+"""HRNet-Facial-Landmark-Detection (Wang et al. 2020): heatmaps of WFLW, 300W, COFW and AFLW.
+
+The box is the data set's own (of WFLW its detection box, of 300W that of the landmarks). A label is the rounded down
+cell of 64 * (point - crop's corner) / side, and the crop's corner is rounded up to a whole picture pixel, so that
+cell i stands, on average, for the crop's pixel 4 * i + 2.5: the offset below.
+"""
 
 from __future__ import annotations
 
@@ -83,6 +88,6 @@ SOURCES = {
         overrides={"modules": (1, 4, 3)},
         crop={"kind": "box", "side": "max", "scale": 1.25},
         decoding="argmax",
-        offset=-0.5,
+        offset=0.5,
     )
 }

@@ -6,7 +6,7 @@ the training faces, centred, its longer side 256 / 1.2. So after loading::
 
     network.mean_face.copy_(torch.from_numpy(numpy.load("init_98.npz")["init_face"] / 256))
 
-or add it to the state dict as ``mean_face`` before. Without it, results are wrong.
+or add it to the state dict as ``mean_face`` before. Without it, results are wrong. The box is that of the landmarks.
 """
 
 from __future__ import annotations

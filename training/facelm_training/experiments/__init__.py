@@ -24,12 +24,17 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
+def png(figure: Figure) -> bytes:
+    """The figure as a picture."""
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=100, metadata={"Software": None})
+    return picture.getvalue()
+
+
 def write_results(out: Path, name: str, command: str, result: dict[str, Any], figure: Figure) -> None:
     """``out``/``name``.json, with the command and the versions it was made with, and ``name``.png."""
     versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
     machine = f"{platform.system()} {platform.machine()}, CPU"
     text = json.dumps({"command": command, "machine": machine, "versions": versions, **result}, indent=1)
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=100, metadata={"Software": None})
     write_bytes(out / f"{name}.json", (text + "\n").encode())
-    write_bytes(out / f"{name}.png", picture.getvalue())
+    write_bytes(out / f"{name}.png", png(figure))
