@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from .registry import create, info
+
+
+def outline(name: str, **options: Any) -> nn.Module:
+    """A variant without memory for its tensors: shapes only, which is enough to count."""
+    with torch.device("meta"):
+        return create(name, **options)
 
 
 def parameters(network: nn.Module) -> int:
@@ -32,76 +38,96 @@ def running_statistics(network: nn.Module) -> int:
     return sum(b.numel() for name, b in network.named_buffers() if name.endswith(("running_mean", "running_var")))
 
 
-def multiply_adds(network: nn.Module, size: int) -> dict[str, int]:
-    """Of each submodule by its path from the class's name, for one picture of ``size`` pixels; "Global" is all."""
+def multiply_adds(network: nn.Module, size: int) -> dict[str, float]:
+    """Billions for a picture of ``size`` pixels, by each submodule's path from the class's name; "Global" is all."""
     network = copy.deepcopy(network).eval().requires_grad_(False)
     picture = torch.zeros(1, 3, size, size, device=next(network.parameters()).device)
     # The fused attention kernel is not counted, its parts are.
     with torch.no_grad(), FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         network(picture)
-    return {name: sum(flops.values()) // 2 for name, flops in counter.get_flop_counts().items()}
+    return {name: sum(flops.values()) / 2e9 for name, flops in counter.get_flop_counts().items()}
+
+
+def share(counts: dict[str, float], *leaves: str) -> float:
+    """What the modules whose names are among ``leaves`` take of :func:`multiply_adds`."""
+    return sum(count for module, count in counts.items() if module.rpartition(".")[2] in leaves)
 
 
 @dataclass(frozen=True)
 class Printed:
-    """A row of a paper: its figures in millions and billions. ``statistics``: the paper's count has them in it."""
+    """A row of a paper: its figures in millions and billions, None where it prints none.
+
+    ``statistics``: its parameters have batch norms' statistics among them; ``training_only`` modules are not among
+    them, a classifier of a thousand classes on ``classifier`` channels, which nothing uses, is.
+    """
 
     model: str
     points: int | None
-    millions: float
-    billions: float | None
-    options: dict[str, Any] = field(default_factory=dict)
+    millions: float | None = None
+    billions: float | None = None
     statistics: bool = False
+    training_only: tuple[str, ...] = ()
+    classifier: int = 0
     size: int | None = None
     remark: str = ""
 
 
 MARKERS = ("<!-- sizes -->", "<!-- end of sizes -->")
-LOTR_REMARK = "parameters with batch norm statistics, as the paper counts"
-MTLD_REMARK = "the paper's count holds the backbone's unused classifier"
+LOTR = "batch norm statistics counted, as the paper does; its multiply-adds leave out half of the feed-forward layers"
+LOTR_M = "batch norm statistics counted, as the paper does; backbone and eq. 8 alone are 0.223"
+MTLD = "without the heatmap branch, with the backbone's unused classifier; without attention {:.2f} G"
+TOOL = "the paper's count has norms in it: its public code is this network"
+CODE = "printed: its public code's"
 PAPERS = (
-    Printed("lotr_m", 106, 2.81, 0.23, statistics=True, remark=LOTR_REMARK),
-    Printed("lotr_m_plus", 106, 3.71, 0.44, statistics=True, remark=LOTR_REMARK),
-    Printed("lotr_r_plus", 106, 25.21, 3.23, statistics=True, remark=LOTR_REMARK),
+    Printed("lotr_m", 106, 2.81, 0.23, statistics=True, remark=LOTR_M),
+    Printed("lotr_m_plus", 106, 3.71, 0.44, statistics=True, remark=LOTR),
+    Printed("lotr_r_plus", 106, 25.21, 3.23, statistics=True, remark=LOTR),
+    Printed("lotr_hr_plus", 98, remark="the paper prints no size"),
     Printed("slpt_hrnet18", 98, 13.19, 6.12),
     Printed("slpt_hrnet18", 68, 13.18, 5.17),
     Printed("slpt_hrnet18", 29, 13.16, 3.99),
-    Printed("slpt_hrnet18_12l", 98, 19.515, 8.109, remark="the paper prints none; its code's"),
-    Printed("mtld_r18", 98, 12.6, 2.7, remark=MTLD_REMARK),
-    Printed("mtld_r50", 98, 27.3, 5.8, remark=MTLD_REMARK),
-    Printed("mtld_r101", 98, 46.0, 10.7, remark=MTLD_REMARK),
-    Printed("hourglass4", 98, 13.48, 17.54),
-    Printed("hrnet18", 98, 9.66, 4.75),
-    Printed("fan2", 68, 12.107, 13.92, remark="the public code's"),
-    Printed("fan4", 68, 23.820, 25.24, remark="the public code's"),
-    Printed("retinaface_mnet025", None, 0.4266, 0.981, remark="the public code's"),
-    Printed("retinaface_mnet025", None, 0.4266, 0.245, size=320, remark="the public code's"),
-    Printed("retinaface_r50", None, 27.294, 44.26, remark="the public code's"),
+    Printed("slpt_hrnet18_12l", 98, 19.515, 8.109, remark=CODE),
+    Printed("slpt_resnet34", 98, remark="the paper prints no size"),
+    Printed("mtld_r18", 68, 12.6, 2.7, training_only=("heatmaps",), classifier=512, remark=MTLD),
+    Printed("mtld_r50", 68, 27.3, 5.8, training_only=("heatmaps",), classifier=2048, remark=MTLD),
+    Printed("mtld_r101", 68, 46.0, 10.7, training_only=("heatmaps",), classifier=2048, remark=MTLD),
+    Printed("hourglass4", 98, 13.48, 17.54, remark=TOOL),
+    Printed("hrnet18", 98, 9.66, 4.75, remark=TOOL),
+    Printed("fan2", 68, 12.107, 13.92, remark=CODE),
+    Printed("fan4", 68, 23.820, 25.24, remark=CODE),
+    Printed("retinaface_mnet025", None, 0.4266, 0.981, remark=CODE),
+    Printed("retinaface_mnet025", None, 0.4266, 0.245, size=320, remark=CODE),
+    Printed("retinaface_r50", None, 27.294, 44.26, remark=CODE),
 )
 
 
+def counted(printed: Printed) -> tuple[float, float, float]:
+    """Millions of parameters as the paper counts them, billions of multiply-adds, and those without attention."""
+    options = {} if printed.points is None else {"num_landmarks": printed.points}
+    network = outline(printed.model, **options)
+    values = parameters(network) + (running_statistics(network) if printed.statistics else 0)
+    values -= sum(parameters(network.get_submodule(name)) for name in printed.training_only)
+    values += 1000 * (printed.classifier + 1) if printed.classifier else 0
+    billions = multiply_adds(network, printed.size or info(printed.model).input_size)
+    attention = share(billions, "attention", "self_attention", "cross_attention")
+    return values / 1e6, billions["Global"], billions["Global"] - attention
+
+
 def _row(printed: Printed) -> str:
-    described = info(printed.model)
-    options = printed.options if printed.points is None else {**printed.options, "num_landmarks": printed.points}
-    size = printed.size or described.input_size
-    with torch.device("meta"):  # nothing is computed
-        network = create(printed.model, **options)
-    millions = (parameters(network) + (running_statistics(network) if printed.statistics else 0)) / 1e6
-    billions = multiply_adds(network, size)["Global"] / 1e9
-    theirs = "" if printed.billions is None else f"{printed.billions:g}"
+    millions, billions, plain = counted(printed)
     cells = (
         printed.model,
-        size,
+        printed.size or info(printed.model).input_size,
         printed.points or "",
-        f"{millions:.3f}",
-        f"{printed.millions:g}",
-        f"{100 * (millions / printed.millions - 1):+.1f}%",
-        f"{billions:.3f}",
-        theirs,
-        f"{100 * (billions / printed.billions - 1):+.1f}%" if printed.billions else "",
-        printed.remark,
+        *_beside(millions, printed.millions),
+        *_beside(billions, printed.billions),
+        printed.remark.format(plain),
     )
     return f"| {' | '.join(map(str, cells))} |"
+
+
+def _beside(ours: float, theirs: float | None) -> tuple[str, str, str]:
+    return f"{ours:.3f}", *(("", "") if theirs is None else (f"{theirs:g}", f"{100 * (ours / theirs - 1):+.1f}%"))
 
 
 def table() -> str:

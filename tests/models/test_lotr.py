@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from facelm_models import create, info, weights
+from facelm_models.complexity import multiply_adds, outline, parameters, running_statistics, share
 from facelm_models.layers import AxialPositions
 from facelm_models.lotr import HRNetW18C
-from tests.models.sizes import multiply_adds, outline, parameters, running_statistics, share
 from tests.tolerances import PAPER, REWRITE
 
 VARIANTS = ["lotr_m", "lotr_m_plus", "lotr_r_plus", "lotr_hr_plus"]
@@ -53,7 +53,7 @@ def test_multiply_adds(name, paper, total, backbone, upsampling, feedforward):
     With eq. 13's single layer for D -> 128 -> D, which its sizes rule out, M+ and R+ meet it. M does not: the backbone
     and eq. 8 nearly fill its 0.23, and the head of table I, which its sizes demand, takes 0.031 for 106 points.
     """
-    counts = multiply_adds(outline(name, num_landmarks=106), 1, 3, 192, 192)
+    counts = multiply_adds(outline(name, num_landmarks=106), 192)
     assert counts["Global"] == pytest.approx(total, rel=1e-3)
     assert counts["LOTR.backbone"] == pytest.approx(backbone, rel=1e-3)
     assert share(counts, "reduce", "upsample") == pytest.approx(upsampling, rel=2e-2)

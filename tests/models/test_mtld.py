@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from facelm_models import create
+from facelm_models.complexity import multiply_adds, outline, parameters, share
 from facelm_models.mtld import FeaturePyramidAttention
-from tests.models.sizes import multiply_adds, outline, parameters, share
 from tests.tolerances import REWRITE
 
 CLASSIFIER = {"mtld_r18": 513 * 1000, "mtld_r50": 2049 * 1000, "mtld_r101": 2049 * 1000}
@@ -37,7 +37,7 @@ def test_parameters(name, paper, counted, tolerance):
 )
 def test_multiply_adds(name, paper, total):
     """All but attention is the paper's figure; 1,344 tokens' attention to each other is most of the rest."""
-    counts = multiply_adds(outline(name), 1, 3, 256, 256)
+    counts = multiply_adds(outline(name), 256)
     attention = share(counts, "attention", "self_attention", "cross_attention")
     assert counts["Global"] == pytest.approx(total, rel=1e-3)
     assert counts["Global"] - attention == pytest.approx(paper, rel=0.012)

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from facelm_models import create, info, weights
+from facelm_models.complexity import multiply_adds, outline, parameters
 from facelm_models.official import get
-from tests.models.sizes import multiply_adds, outline, parameters
 from tests.tolerances import REWRITE
 
 VARIANTS = ["retinaface_mnet025", "retinaface_r50"]
@@ -40,8 +40,8 @@ SHARED = (
 def test_sizes_are_the_public_codes(name, millions, at_640, at_320):
     model = outline(name)
     assert parameters(model) / 1e6 == pytest.approx(millions, rel=1e-3)
-    assert multiply_adds(model, 1, 3, 640, 640)["Global"] == pytest.approx(at_640, rel=1e-3)
-    assert multiply_adds(model, 1, 3, 320, 320)["Global"] == pytest.approx(at_320, rel=2e-3)
+    assert multiply_adds(model, 640)["Global"] == pytest.approx(at_640, rel=1e-3)
+    assert multiply_adds(model, 320)["Global"] == pytest.approx(at_320, rel=2e-3)
 
 
 @pytest.mark.parametrize("name", VARIANTS)

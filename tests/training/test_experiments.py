@@ -98,8 +98,9 @@ def subpixel(faces, tmp_path_factory):
 def test_the_face_fills_its_part_of_the_crop(faces):
     points = fig3.crop_fractions(fig3.load(faces)).numpy()
     low, high = points.min(1), points.max(1)
-    np.testing.assert_allclose((high - low).max(-1), 220 / 256, rtol=1e-5)
-    np.testing.assert_allclose((high + low) / 2, 0.5, atol=1e-5)
+    np.testing.assert_allclose((high - low).max(-1), 220 / 256, rtol=0.051)
+    np.testing.assert_allclose((high + low) / 2, 0.5, atol=0.021)
+    assert np.ptp((high - low).max(-1)) > 0.03
 
 
 @pytest.mark.parametrize("side", ["32", "64"])

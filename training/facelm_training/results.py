@@ -63,7 +63,7 @@ def table(runs: list[dict[str, Any]]) -> str:
         steps = " + ".join(f"{stage['rows'][-1]['step']:.0f}" for stage in run["stages"])
         lines.append(
             f"| {run['model']} | {run['size']} | {run['val_nme']:.2f} | {run['parameters'] / 1e6:.2f} | "
-            f"{run['multiply_adds'] / 1e9:.2f} | {steps} | {run['minutes']:.0f} |"
+            f"{run['multiply_adds']:.2f} | {steps} | {run['minutes']:.0f} |"
         )
     return "\n".join(lines) + "\n"
 
