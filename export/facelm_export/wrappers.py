@@ -5,9 +5,12 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from facelm_models import ModelInfo
 from facelm_models.registry import Decoding
@@ -108,32 +111,50 @@ class FusedDetector(nn.Module):
         )
 
 
+class _Uses(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts how often each tensor is the input of an operation, and holds it, so that its id stays its own."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.counts: Counter[int] = Counter()
+        self.held: list[torch.Tensor] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        for leaf in pytree.tree_leaves((args, kwargs)):
+            if isinstance(leaf, torch.Tensor):
+                self.counts[id(leaf)] += 1
+                self.held.append(leaf)
+        return func(*args, **kwargs)
+
+
 @torch.no_grad()
 def without_batch_norm(network: nn.Module, size: int) -> nn.Module:
     """A copy in eval mode whose batch norms are folded into the convolutions before them: the same function, faster.
 
-    Which convolution a norm follows is seen in a run on a picture of ``size`` pixels.
+    A run on a picture of ``size`` pixels tells which norm is all that becomes of a convolution's output.
     """
     network = copy.deepcopy(network).eval()
-    made: dict[int, tuple[torch.Tensor, nn.Module]] = {}  # the tensor is held, so that its id stays its own
-    uses: Counter[nn.Module] = Counter()
-    pairs: list[tuple[nn.Module, nn.BatchNorm2d]] = []
+    made: dict[int, nn.Module] = {}
+    runs: Counter[nn.Module] = Counter()
+    pairs: list[tuple[nn.Module, nn.BatchNorm2d, int]] = []
 
     def after(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-        uses[module] += 1
-        if isinstance(module, nn.BatchNorm2d) and id(inputs[0]) in made:
-            pairs.append((made[id(inputs[0])][1], module))
-        elif not isinstance(module, nn.BatchNorm2d):
-            made[id(output)] = (output, module)
+        runs[module] += 1
+        if not isinstance(module, nn.BatchNorm2d):
+            made[id(output)] = module
+        elif id(inputs[0]) in made:
+            pairs.append((made[id(inputs[0])], module, id(inputs[0])))
 
     kinds = (nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d)
     hooks = [m.register_forward_hook(after) for m in network.modules() if isinstance(m, kinds)]
-    network(torch.zeros(1, 3, size, size))
+    with _Uses() as uses:
+        network(torch.zeros(1, 3, size, size))
     for hook in hooks:
         hook.remove()
     names = {module: name for name, module in network.named_modules()}
-    for conv, norm in pairs:
-        if uses[conv] == uses[norm] == 1:
+    for conv, norm, between in pairs:
+        if runs[conv] == runs[norm] == uses.counts[between] == 1:
             transpose = isinstance(conv, nn.ConvTranspose2d)
             fused = nn.utils.fusion.fuse_conv_bn_eval(conv, norm, transpose)  # type: ignore[type-var]
             network.set_submodule(names[conv], fused)

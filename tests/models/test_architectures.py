@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from facelm_models import complexity, info, list_models
 from facelm_models.complexity import PAPERS, counted
@@ -16,6 +17,16 @@ def test_normalisation_is_stated(name):
     model = info(name)
     assert len(model.mean) == len(model.std) == 3 and min(model.std) > 0
     assert model.channels in ("rgb", "bgr")
+
+
+@pytest.mark.parametrize("points", [19, 29, 68, 98, 106])
+@pytest.mark.parametrize("name", list_models("landmarks"))
+def test_any_markup(name, points):
+    network = complexity.outline(name, num_landmarks=points, size=64).eval()
+    with torch.no_grad():
+        output = network(torch.zeros(2, 3, 64, 64, device="meta"))
+    heatmaps = info(name).decoding != "coordinates"
+    assert output.shape == ((2, points, 16, 16) if heatmaps else (2, points, 2))
 
 
 def test_the_table_of_sizes_is_of_these_networks():

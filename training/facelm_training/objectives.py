@@ -91,12 +91,13 @@ def structured(network: nn.Module, batch: Batch, markup: Markup, weights: Mappin
     points, stacks = batch["points"], _intermediate(network, batch)
     size = stacks[0].scores.shape[-2], stacks[0].scores.shape[-1]
     config: Any = network.config
-    curves = config.edges
+    curves = [curve for curve in config.edges if curve]
     with torch.no_grad():
-        edges = edge_maps(points, curves, size)
+        edges = edge_maps(points, curves, size) if curves else torch.zeros_like(stacks[0].edges)
         spots = encode_continuous(points, size, sigma=weights.get("sigma", 1.0))
         target = to_cells(points, size, corners=bool(weights.get("corners")))
-        if count := int(weights.get("samples", 10)):
+        count = int(weights.get("samples", 10))
+        if count and curves:
             spread = covariances(points, curves, size, gamma=weights.get("gamma", 0.01))
             target = samples(target, spread, count=count)
     total = {
