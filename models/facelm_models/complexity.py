@@ -9,6 +9,7 @@ Multiply-adds are those of convolutions, linear layers and attention products of
 from __future__ import annotations
 
 import copy
+import functools
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,6 +102,7 @@ PAPERS = (
 )
 
 
+@functools.cache
 def counted(printed: Printed) -> tuple[float, float, float]:
     """Millions of parameters as the paper counts them, billions of multiply-adds, and those without attention."""
     options = {} if printed.points is None else {"num_landmarks": printed.points}

@@ -1,0 +1,112 @@
+"""``facelm train`` on a data set's own files, and what its weights say to the exporter."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from typer import Typer
+from typer.testing import CliRunner
+
+from facelm_export import export
+from facelm_models.weights import read, read_card
+from facelm_sdk.errors import InputError
+from facelm_training.cli import train_command
+
+from .test_datasets import wflw  # noqa: F401 (a fixture)
+
+RECIPE = """
+model = "lotr_m"
+markup = "wflw98"
+val = "test"
+crop = { kind = "box", side = "max", scale = 1.4 }
+summary = "a trial"
+data = "three faces"
+evaluate_every = 2
+
+[[stages]]
+name = "pooled"
+network = "pooled"
+size = 32
+schedule = { steps = 2, batch = 2, warmup = 1 }
+
+[[stages]]
+name = "full"
+size = 64
+schedule = { epochs = 1, batch = 2, optimiser = "lamb", warmup = 1 }
+"""
+
+
+@pytest.fixture
+def train(tmp_path_factory, wflw):  # noqa: F811
+    """Runs the command; returns its result and the folder it wrote."""
+    place = tmp_path_factory.mktemp("run")
+    app = Typer()
+    app.command()(train_command)
+
+    def run(text=RECIPE, data=f"wflw:{wflw[0]}", *options):
+        (place / "mine.toml").write_text(text)
+        command = [str(place / "mine.toml"), "--data", data, "--out", str(place / "out"), "--threads", "1", *options]
+        return CliRunner().invoke(app, command), place / "out"
+
+    threads = torch.get_num_threads()
+    yield run
+    torch.set_num_threads(threads)
+
+
+def test_from_a_data_set_to_an_exported_file(train, tmp_path):
+    result, out = train()
+    assert result.exception is None, result.output
+    path = out / "mine.safetensors"
+    card = read_card(path)
+    assert (card["model"], card["markup"], card["recipe"], card["config"]["size"]) == (
+        "lotr_m",
+        "wflw98",
+        "a trial",
+        64,
+    )
+    assert sorted(p.name for p in (out / "full").iterdir()) == [
+        "best.pt",
+        "done.pt",
+        "last.pt",
+        "log.csv",
+        "schedule.json",
+    ]
+    mean = read(path)["mean_shape"]
+    assert mean.shape == (98, 2) and (mean > 0).all() and (mean < 1).all()
+    spec = export("lotr_m", weights=path, out=tmp_path).spec
+    assert (spec.markup, spec.crop.kind, spec.crop.scale, spec.crop.size) == ("wflw98", "box", 1.4, 64)
+
+    before = {key: value.clone() for key, value in read(path).items()}
+    path.unlink()
+    assert train()[0].exception is None  # every stage is done: the weights are written again
+    assert all(torch.equal(value, before[key]) for key, value in read(path).items())
+
+
+@pytest.mark.parametrize(
+    ("text", "data", "options", "message"),
+    [
+        (RECIPE.replace("wflw98", "ibug68"), None, (), "trains ibug68, but wflw has wflw98"),
+        (RECIPE, "some/folder", (), "give a data set that has it, as NAME:DIR"),
+        (RECIPE, "wflw:no/such/folder", (), "WFLW_annotations"),
+        (RECIPE, None, ("--device", "cuda:9"), "sees no CUDA device"),
+    ],
+)
+def test_what_does_not_go_together(train, wflw, text, data, options, message):  # noqa: F811
+    if options and torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    result, out = train(text, data or f"wflw:{wflw[0]}", *options)
+    assert isinstance(result.exception, InputError)
+    assert message in str(result.exception)
+    assert not out.exists()
+
+
+def test_faces_of_a_data_set(wflw):  # noqa: F811
+    from facelm_training import datasets
+    from facelm_training.data import faces_of
+
+    faces = faces_of(datasets.open(f"wflw/train:{wflw[0]}"))
+    assert len(faces) == 3 and faces.kps.shape == (3, 5, 2)
+    np.testing.assert_allclose(faces.points, wflw[1], atol=1e-4)
+    np.testing.assert_allclose(faces.kps[:, :2], wflw[1][:, 96:98], atol=1e-3)  # the pupils
+    assert faces.images[2].shape == (100, 120, 3)
