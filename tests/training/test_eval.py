@@ -19,8 +19,8 @@ from facelm_sdk.transform import CropRecipe, CropTransform
 from facelm_training import datasets
 from facelm_training.datasets.base import build
 from facelm_training.eval_cli import eval_command
-from facelm_training.evaluate import plot_ced
 from facelm_training.evaluation import Cut, common_markup, predict, score
+from facelm_training.figures import plot_ced
 from tests.tolerances import ROUND_TRIP
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -278,7 +278,7 @@ def test_it_is_a_command_of_facelm(wflw, box_model, monkeypatch):
 
 
 def test_the_plot_needs_matplotlib(tmp_path, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
+    monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
     with pytest.raises(MissingDependencyError, match=r"the plot needs matplotlib .*facelm-sdk\[train\]"):
         plot_ced({"one": np.array([0.02])}, tmp_path / "ced.png", "errors")
 

@@ -14,8 +14,9 @@ from typer.testing import CliRunner
 from facelm_sdk import zoo
 from facelm_sdk.errors import ChecksumError, InputError
 from facelm_training.cli import train_command
-from facelm_training.evaluate import plot_ced, predict
+from facelm_training.figures import plot_ced
 from facelm_training.release import _enter
+from facelm_training.release_scores import predict
 
 
 @pytest.fixture

@@ -191,7 +191,7 @@ def _cell(value: Any) -> str:
 def _write(out: Path, scores: Scores, spec: str, record: dict[str, Any], stderr: Console) -> None:
     from facelm_sdk.files import write_bytes
 
-    from .evaluate import plot_ced
+    from .figures import plot_ced
 
     dataset, first = scores.dataset, scores.dataset.metrics[0]
     facts = {

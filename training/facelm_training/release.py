@@ -49,7 +49,8 @@ def release_command(
 def _score(name: str, task: str, onnx: Path, data: Path, repository: Path) -> dict[str, Any]:
     from facelm_sdk import Detector, Landmarker
 
-    from .evaluate import detection_scores, landmark_scores, plot_ced
+    from .figures import plot_ced
+    from .release_scores import detection_scores, landmark_scores
 
     if task == "detection":
         scores = detection_scores(Detector(onnx), data)

@@ -16,7 +16,7 @@ import typer
 from facelm_sdk.errors import InputError
 from facelm_sdk.files import write_bytes
 
-from .experiments import new_figure, png
+from .figures import new_figure, png
 
 
 def read_run(folder: Path) -> dict[str, Any]:

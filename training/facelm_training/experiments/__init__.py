@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import platform
 from pathlib import Path
@@ -13,22 +12,10 @@ import torch
 
 from facelm_sdk.files import write_bytes
 
+from ..figures import png
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-
-def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of that many inches, that needs no screen."""
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def png(figure: Figure) -> bytes:
-    """The figure as a picture."""
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=100, metadata={"Software": None})
-    return picture.getvalue()
 
 
 def write_results(out: Path, name: str, command: str, result: dict[str, Any], figure: Figure) -> None:

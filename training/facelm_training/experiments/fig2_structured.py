@@ -19,7 +19,8 @@ import typer
 
 from facelm_models.losses import loss_augmented
 
-from . import new_figure, write_results
+from ..figures import new_figure
+from . import write_results
 
 CELLS, TARGET = 11, 5
 FIRST, SECOND = 9, 1

@@ -25,7 +25,8 @@ from facelm_models.heatmaps import argmax_quarter, encode, encode_quantised, loc
 from facelm_sdk import markup as markups
 from facelm_sdk.metrics import inter_ocular, nme
 
-from . import new_figure, write_results
+from ..figures import new_figure
+from . import write_results
 
 FACE = 220 / 256
 SIDES = (16, 32, 48, 64, 96, 128)

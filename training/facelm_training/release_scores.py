@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from io import BytesIO
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,10 +16,8 @@ from rich.progress import track
 from facelm_sdk import Aligner, Detector, Landmarker
 from facelm_sdk import markup as markups
 from facelm_sdk.boxes import iou
-from facelm_sdk.files import write_bytes
-from facelm_sdk.metrics import ced, inter_ocular, nme, summary
+from facelm_sdk.metrics import inter_ocular, nme, summary
 
-from ._optional import load
 from .data import LandmarkFaces, detection_frames, landmark_faces
 
 MARKUP = markups.get("ibug68")
@@ -65,34 +62,6 @@ def landmark_scores(landmarker: Landmarker, detector: Detector, data: Path) -> t
     floor = nme(faces.original, faces.points, inter_ocular(faces.points, MARKUP))
     scores["the two labels against each other"] = summary(floor)
     return scores, errors
-
-
-def plot_ced(
-    errors: dict[str, Any],
-    path: Path,
-    title: str,
-    *,
-    normaliser: str = "inter-ocular",
-    limit: float = 0.12,
-) -> None:
-    """Cumulative error distributions up to ``limit`` as a PNG; a face not found counts as one of infinite error."""
-    load("matplotlib", "the plot").use("Agg")
-    plt = load("matplotlib.pyplot", "the plot")
-
-    thresholds = np.linspace(0, limit, 241)
-    figure, axes = plt.subplots(figsize=(7, 4.5))
-    for name, values in errors.items():
-        mean = summary(values)["nme"]
-        label = f"{name}: {'none found' if mean is None else f'{mean:.2f}%'}"
-        axes.plot(100 * thresholds, 100 * ced(values, thresholds), label=label)
-    axes.set(xlabel=f"{normaliser} NME, %", ylabel="faces, %", title=title, xlim=(0, 100 * limit), ylim=(0, 100))
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
-    figure.tight_layout()
-    picture = BytesIO()
-    figure.savefig(picture, dpi=110, format="png")
-    plt.close(figure)
-    write_bytes(path, picture.getvalue())
 
 
 def detection_scores(detector: Detector, data: Path) -> dict[str, Any]:

@@ -1,0 +1,52 @@
+"""Figures that need no screen."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from facelm_sdk.files import write_bytes
+from facelm_sdk.metrics import ced, summary
+
+from ._optional import load
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of that many inches."""
+    figure: Figure = load("matplotlib.figure", "the plot").Figure(figsize=(width, height), layout="constrained")
+    return figure
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as a picture."""
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=100, metadata={"Software": None})
+    return picture.getvalue()
+
+
+def plot_ced(
+    errors: dict[str, Any],
+    path: Path,
+    title: str,
+    *,
+    normaliser: str = "inter-ocular",
+    limit: float = 0.12,
+) -> None:
+    """Cumulative error distributions up to ``limit`` as a PNG; a face not found counts as one of infinite error."""
+    thresholds = np.linspace(0, limit, 241)
+    figure = new_figure(7, 4.5)
+    axes = figure.subplots()
+    for name, values in errors.items():
+        mean = summary(values)["nme"]
+        label = f"{name}: {'none found' if mean is None else f'{mean:.2f}%'}"
+        axes.plot(100 * thresholds, 100 * ced(values, thresholds), label=label)
+    axes.set(xlabel=f"{normaliser} NME, %", ylabel="faces, %", title=title, xlim=(0, 100 * limit), ylim=(0, 100))
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    write_bytes(path, png(figure))
