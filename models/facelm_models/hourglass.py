@@ -76,9 +76,10 @@ class CoordConv(nn.Module):
         x: torch.Tensor,  # (n, c, side, side)
         region: torch.Tensor | None = None,  # (n, 1, side, side) bool
     ) -> torch.Tensor:
-        parts = [x, self.coordinates.expand(x.shape[0], -1, -1, -1)]
+        coordinates = self.coordinates.to(x.dtype)
+        parts = [x, coordinates.expand(x.shape[0], -1, -1, -1)]
         if region is not None:
-            parts.append(self.coordinates[:, :2] * region)
+            parts.append(coordinates[:, :2] * region)
         out: torch.Tensor = self.conv(torch.cat(parts, 1))
         return out
 
@@ -171,6 +172,11 @@ class StackedHourglass(nn.Module):
     ) -> torch.Tensor:  # (n, L, S/4, S/4)
         return self.intermediate(crops)[-1].heatmaps
 
+    def _mask(self, edges: torch.Tensor, points: torch.Tensor) -> torch.Tensor:  # (n, L, h, w)
+        """The attention mask: what the edges say of each landmark, times its point map."""
+        weight, bias = self.edge_weight.to(edges.dtype), self.edge_bias.to(edges.dtype)
+        return F.conv2d(edges, weight, bias) * points
+
     def intermediate(
         self,
         crops: torch.Tensor,  # (n, 3, S, S)
@@ -182,7 +188,7 @@ class StackedHourglass(nn.Module):
         for i, stack in enumerate(self.stacks):
             features, logits, edges, points = stack(x, region)
             normal = F.instance_norm(logits)
-            scores = F.conv2d(edges, self.edge_weight, self.edge_bias) * points * normal
+            scores = self._mask(edges, points) * normal
             found.append(Maps(logits, scores, F.relu(scores), edges, points))
             if i < len(self.merges):
                 heatmaps = F.relu(normal)

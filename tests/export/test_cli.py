@@ -12,6 +12,7 @@ import typer
 from typer.testing import CliRunner
 
 from facelm_export import cli, pipeline
+from facelm_models import list_models
 from facelm_sdk import cli as sdk_cli
 from facelm_sdk.session import OrtSession
 
@@ -74,7 +75,8 @@ def test_half_is_fp16(run, traced, weights, tmp_path):
 def test_list(run):
     result = run("--list")
     assert result.exit_code == 0
-    assert result.stdout.split() == ["lotr_m", "retinaface_mnet025"]
+    assert result.stdout.split() == list_models()
+    assert {"lotr_m", "slpt_hrnet18", "retinaface_r50"} <= set(list_models())
 
 
 def test_no_model(run):

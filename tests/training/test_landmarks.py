@@ -12,7 +12,7 @@ from torch import nn
 from facelm_models import create
 from facelm_sdk import markup as markups
 from facelm_training.fast import speed_up
-from facelm_training.landmarks import LandmarkTask, Pooled, Validation, mean_shape, resized, to_input
+from facelm_training.landmarks import LandmarkTask, Pooled, Validation, mean_shape, resized, to_input, train_landmarks
 from facelm_training.loop import Schedule, train
 from facelm_training.recipe import LandmarkRecipe, Stage, crop_recipe
 from tests.tolerances import GRADIENT, REWRITE, ROUND_TRIP
@@ -56,6 +56,22 @@ def test_the_loss_weighs_by_the_eye_distance(faces):
     # The weights are the mean distance over each: 0.3 / 0.4 and 0.3 / 0.2.
     assert loss([0.0, 1.0]) / loss([1.0, 0.0]) == pytest.approx(1.5 / 0.75, rel=1e-4)
     assert loss([0.0, 0.0]) == 0
+
+
+def test_an_image_part_learns_under_heatmaps_first(faces, tmp_path):
+    """What the warm-up stage learned is where the full network starts."""
+    stages = (
+        Stage("maps", Schedule(steps=2, batch=2, warmup=1), "heatmaps", 32),
+        Stage("full", Schedule(steps=1, batch=2, rate=1e-12, warmup=1, ema=0.0, weight_decay=0.0), "full", 64),
+    )
+    recipe = LandmarkRecipe("slpt_hrnet18", stages, "slpt", options={"layers": 1, "dim": 32})
+    trained = train_landmarks(recipe, faces, faces, tmp_path)
+    warm = torch.load(tmp_path / "maps" / "done.pt", weights_only=True)
+    weights = [key for key in warm if key.startswith("features") and key.endswith("weight")]
+    assert len(weights) > 100
+    for key in weights:
+        torch.testing.assert_close(trained.state_dict()[key], warm[key], rtol=0, atol=1e-6)
+    assert trained.config.size == 64 and not (trained.mean_face == 0.5).all()
 
 
 def test_pooled_shares_the_backbone():

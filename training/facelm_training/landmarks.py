@@ -41,6 +41,8 @@ def to_input(crops: NDArray[np.uint8], name: str) -> torch.Tensor:
 class Pooled(nn.Module):
     """A network's backbone under global average pooling and one linear layer; gives fractions of the crop."""
 
+    part, decoding, objective = "backbone", "coordinates", "coordinates"
+
     def __init__(self, network: nn.Module, shape: torch.Tensor) -> None:
         super().__init__()
         backbone = network.backbone
@@ -58,6 +60,30 @@ class Pooled(nn.Module):
         return out
 
 
+class Mapped(nn.Module):
+    """A network's feature map (n, config.dim, S/4, S/4) under one 1x1 convolution; gives heatmaps."""
+
+    part, decoding, objective = "features", "local_soft_argmax", "heatmap"
+
+    def __init__(self, network: nn.Module, shape: torch.Tensor) -> None:
+        super().__init__()
+        features = network.features
+        assert isinstance(features, nn.Module)
+        self.features = features
+        self.heatmaps = nn.Conv2d(network.config.dim, len(shape), 1)  # type: ignore[arg-type]
+
+    def forward(self, crops: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.heatmaps(self.features(crops))
+        return out
+
+    def intermediate(self, crops: torch.Tensor) -> torch.Tensor:
+        return self.forward(crops)
+
+
+WARM: dict[str, type[Pooled] | type[Mapped]] = {"pooled": Pooled, "heatmaps": Mapped}
+"""Heads under which a network's image part learns from random weights, before the transformer over it."""
+
+
 class LandmarkTask:
     """One stage: augmented batches, the recipe's objective, and the error on held-out faces."""
 
@@ -71,8 +97,8 @@ class LandmarkTask:
         self.crop = crop_recipe(recipe, stage.size)
         self.val = Validation(recipe, stage.size, val)
         self.usable = usable(recipe, faces)
-        self.views = 2 if recipe.weights.get("siamese") and stage.network == "full" else 1
-        self.objective = OBJECTIVES[recipe.objective if stage.network == "full" else "coordinates"]
+        self.objective = OBJECTIVES[getattr(model, "objective", recipe.objective)]
+        self.views = 2 if recipe.weights.get("siamese") and self.objective is OBJECTIVES["heatmap"] else 1
 
     def cut(self, index: int, rng: np.random.Generator) -> NDArray[np.float64]:
         """The picture -> crop matrix (2, 3) of a face, cut with the noise a detector would have."""
@@ -171,7 +197,7 @@ class Validation:
         return np.stack(parts)
 
     def _points(self, model: nn.Module, x: torch.Tensor) -> NDArray[np.float64]:
-        fractions, _ = decode(model(x), "coordinates" if isinstance(model, Pooled) else self.model.decoding)
+        fractions, _ = decode(model(x), getattr(model, "decoding", self.model.decoding))
         return np.asarray(fractions.double().cpu().numpy() * self.size + self.model.offset)
 
     def errors(self, model: nn.Module, *, flip: bool = False) -> NDArray[np.float64]:
@@ -238,7 +264,7 @@ def train_landmarks(
     for stage in recipe.stages:
         if stage.size != model.config.size:
             model = resized(model, recipe.model, stage.size)
-        network = (Pooled(model, shape) if stage.network == "pooled" else model).to(device)
+        network = (WARM[stage.network](model, shape) if stage.network in WARM else model).to(device)
         schedule = stage.schedule.over(len(usable(recipe, faces)))
         stage = dataclasses.replace(stage, schedule=schedule)
         trained = train(
@@ -248,8 +274,8 @@ def train_landmarks(
             evaluate_every=recipe.evaluate_every,
             description=f"{recipe.model} {stage.name}",
         )
-        if isinstance(trained, Pooled):
-            model.backbone.load_state_dict(trained.backbone.state_dict())  # type: ignore[union-attr]
+        if isinstance(trained, Pooled | Mapped):
+            model.get_submodule(trained.part).load_state_dict(trained.get_submodule(trained.part).state_dict())
         else:
             model.load_state_dict(trained.state_dict())
     return model.cpu()

@@ -50,12 +50,13 @@ class Augmentation:
 class Stage:
     """One network at one resolution.
 
-    ``network``: ``full``, or ``pooled``: the backbone under a plain regression head, which learns from random weights.
+    ``network``: ``full``; ``pooled``, the backbone under a plain regression head, or ``heatmaps``, the feature map
+    under one convolution: both learn from random weights, which transformers over them hardly do.
     """
 
     name: str
     schedule: Schedule
-    network: Literal["pooled", "full"] = "full"
+    network: Literal["pooled", "heatmaps", "full"] = "full"
     size: int = 256
 
 
