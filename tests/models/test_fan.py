@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import onnxruntime
 import pytest
 import torch
 from torch import nn
@@ -114,17 +113,3 @@ def test_official_crop_is_the_public_codes():
 def test_official_keys_of_another_network():
     with pytest.raises(TypeError, match="fit a FAN"):
         get("fan").keys(nn.Linear(1, 1))
-
-
-def test_export(tmp_path):
-    model = tiny(stacks=1)
-    program = torch.onnx.export(
-        model, (torch.randn(2, 3, 16, 16),), dynamo=True, opset_version=18, verbose=False,
-        dynamic_shapes={"crops": {0: torch.export.Dim.DYNAMIC}},
-    )  # fmt: skip
-    program.save(tmp_path / "model.onnx")
-    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
-    crops = torch.randn(3, 3, 16, 16)
-    (heatmaps,) = session.run(None, {"crops": crops.numpy()})
-    with torch.no_grad():
-        torch.testing.assert_close(torch.from_numpy(heatmaps), model(crops), **REWRITE)

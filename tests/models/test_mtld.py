@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import onnxruntime
 import pytest
 import torch
 
@@ -112,21 +111,3 @@ def test_every_parameter_learns():
 def test_sides_are_checked():
     with pytest.raises(ValueError, match="multiple of 32, not 100"):
         create("mtld_r18", size=100)
-
-
-@torch.no_grad()
-def test_exports_with_any_batch_and_without_the_heatmap_branch(tmp_path):
-    model = tiny(size=32)
-    crops = torch.randn(2, 3, 32, 32)
-    file = tmp_path / "model.onnx"
-    batch = {"crops": {0: torch.export.Dim.DYNAMIC}}
-    program = torch.onnx.export(
-        model, (crops,), file, dynamo=True, opset_version=18, external_data=False, dynamic_shapes=batch
-    )
-    operators = [node.op_type for node in program.model.graph]
-    assert operators.count("Conv") == 20 + 3  # ResNet-18's and the 1x1 convolutions to D
-    assert "Resize" not in operators
-    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-    for x in (crops, crops[:1]):
-        (points,) = session.run(None, {"crops": x.numpy()})
-        torch.testing.assert_close(torch.from_numpy(points), model(x), **REWRITE)
