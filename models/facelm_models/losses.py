@@ -261,7 +261,7 @@ def multibox(
     wanted = (face.sum(1) * negatives).clamp(min=50, max=labels.shape[1] - 1)  # pictures without a face teach too
     ranks = torch.empty_like(labels)
     order = hardness.argsort(1, descending=True)
-    ranks.scatter_(1, order, torch.arange(labels.shape[1]).expand_as(labels))
+    ranks.scatter_(1, order, torch.arange(labels.shape[1], device=labels.device).expand_as(labels))
     hard = (labels == 0) & (ranks < wanted[:, None])
     class_loss = cross[face | hard].sum() / count
     box_loss = F.smooth_l1_loss(box[face], boxes[face], reduction="sum") / count

@@ -49,7 +49,7 @@ def train_command(
         raise InputError(f"{device} was asked for, but this PyTorch ({torch.__version__}) sees no CUDA device")
     recipe = read(config)
     if isinstance(recipe, DetectionRecipe):
-        model = train_detector(recipe, Path(data), out)
+        model = train_detector(recipe, Path(data), out, device)
     else:
         model = train_landmarks(recipe, *_faces(recipe, data, limit), out, device)
     card: dict[str, Any] = {"model": recipe.model, "data": recipe.data, "recipe": recipe.summary, "floor": recipe.floor}

@@ -196,6 +196,7 @@ class DetectionTask:
         """Recall and false boxes of the val frames at score 0.5 and IoU 0.5, at a long side of 480."""
         assert isinstance(model, RetinaFace)
         model.eval()
+        device = next(model.parameters()).device
         found = faces = false = 0
         for frame in self.val:
             image = frame.image()
@@ -203,7 +204,7 @@ class DetectionTask:
             image = cv2.resize(image, None, fx=scale, fy=scale)  # type: ignore[assignment]
             height, width = image.shape[:2]
             x = torch.from_numpy(image).permute(2, 0, 1)[None].float() - self.mean
-            boxes, logits, _ = model(x)
+            boxes, logits, _ = (part.cpu() for part in model(x.to(device)))
             scores = logits[0].softmax(-1)[:, 1].numpy()
             decoded = decode_boxes(boxes[0], priors(height, width, model.config.min_sizes)).numpy() / scale
             likely = scores > 0.5
@@ -217,12 +218,13 @@ class DetectionTask:
         return {"recall": recall, "false_boxes": float(false), "missed": 1 - recall}
 
 
-def train_detector(recipe: DetectionRecipe, data: Path, out: Path) -> nn.Module:
+def train_detector(recipe: DetectionRecipe, data: Path, out: Path, device: str = "cpu") -> nn.Module:
     """Run ``recipe``. Returns the trained model."""
     frames, val = detection_frames(data, "train"), detection_frames(data, "val")
     torch.manual_seed(recipe.seed)
-    model = create(recipe.model)
+    model = create(recipe.model).to(device)
     assert isinstance(model, RetinaFace)
     task = DetectionTask(model, recipe, frames, val[::4])
     schedule = recipe.schedule.over(len(task.with_face))
-    return train(task, schedule, out / "train", evaluate_every=recipe.evaluate_every, description=recipe.model)
+    trained = train(task, schedule, out / "train", evaluate_every=recipe.evaluate_every, description=recipe.model)
+    return trained.cpu()

@@ -47,10 +47,14 @@ class _StridedDepthwiseConv2d(nn.Conv2d):
 
 
 def speed_up(model: nn.Module) -> nn.Module:
-    """Give the 3x3 depthwise convolutions of stride 2 in ``model`` the faster gradient, in place; state is kept."""
+    """Give the 3x3 depthwise convolutions of stride 2 in ``model`` the faster gradient, in place; state is kept.
+
+    On other devices than a CPU only the memory format changes.
+    """
     for module in model.modules():
         if (
             type(module) is nn.Conv2d
+            and module.weight.device.type == "cpu"
             and module.stride == (2, 2)
             and module.kernel_size == (3, 3)
             and module.groups == module.in_channels == module.out_channels

@@ -131,14 +131,14 @@ def train(
     model = task.model
     average = copy.deepcopy(model).eval()
     if (folder / "done.pt").is_file():
-        average.load_state_dict(torch.load(folder / "done.pt", weights_only=True))
+        average.load_state_dict(torch.load(folder / "done.pt", map_location="cpu", weights_only=True))
         return average
     optimiser = _optimiser(model, schedule)
     device = next(model.parameters()).device
     half = _in_bf16(schedule, device)
     start, best, before = 0, math.inf, 0.0
     if (folder / "last.pt").is_file():
-        state = torch.load(folder / "last.pt", weights_only=True)
+        state = torch.load(folder / "last.pt", map_location="cpu", weights_only=True)
         model.load_state_dict(state["model"])
         average.load_state_dict(state["average"])
         optimiser.load_state_dict(state["optimiser"])
