@@ -51,6 +51,13 @@ def test_the_wheel_holds_the_weights_as_the_manifest_says(wheel):
     assert "facelm_export/assets/collins.jpg" in wheel.namelist()
 
 
+def test_the_wheel_holds_the_recipes(wheel):
+    configs = ROOT / "training/facelm_training/configs"
+    recipes = {path.relative_to(ROOT / "training").as_posix() for path in configs.rglob("*.toml")}
+    assert "facelm_training/configs/papers/slpt_hrnet18_wflw.toml" in recipes
+    assert recipes <= set(wheel.namelist())
+
+
 def test_entry_points(wheel):
     (name,) = [name for name in wheel.namelist() if name.endswith("entry_points.txt")]
     text = wheel.read(name).decode()
@@ -58,6 +65,7 @@ def test_entry_points(wheel):
         "facelm = facelm_sdk.cli:main",
         "facelm-export = facelm_export.cli:main",
         "export = facelm_export.cli:export_command",
+        "eval = facelm_training.eval_cli:eval_command",
         "train = facelm_training.cli:train_command",
         "release = facelm_training.release:release_command",
     ):

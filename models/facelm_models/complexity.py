@@ -74,7 +74,7 @@ class Printed:
 
 
 MARKERS = ("<!-- sizes -->", "<!-- end of sizes -->")
-LOTR = "batch norm statistics counted, as the paper does; its multiply-adds leave out half of the feed-forward layers"
+LOTR = "batch norm statistics counted, as the paper does; its multiply-adds fit eq. 13's one layer, its sizes two"
 LOTR_M = "batch norm statistics counted, as the paper does; backbone and eq. 8 alone are 0.223"
 MTLD = "without the heatmap branch, with the backbone's unused classifier; without attention {:.2f} G"
 TOOL = "the paper's count has norms in it: its public code is this network"
