@@ -129,7 +129,7 @@ def test_a_batch_is_a_function_of_seed_and_step(faces):
 
 
 def test_two_views_of_a_face_are_one_face(faces):
-    made = task(faces, weights={"siamese": 1.0})
+    made = task(faces, objective="heatmap", weights={"siamese": 1.0})
     batch = made.batch(3)
     assert batch["crops"].shape == (8, 3, 96, 96) and batch["base_points"].shape == (4, 68, 2)
     assert not torch.equal(batch["crops"][:4], batch["crops"][4:])
