@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import pickle
+import warnings
+import zipfile
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
@@ -49,21 +51,38 @@ def read(path: str | Path) -> dict[str, torch.Tensor]:
 
 
 def read_official(path: str | Path) -> dict[str, Any]:
-    """What a PyTorch checkpoint (``.pth``) or ``.safetensors`` file holds; no code in it is run.
+    """What a PyTorch checkpoint (``.pth``), a TorchScript archive or a ``.safetensors`` file holds.
 
-    Raises WeightsError when the file is missing, is not a checkpoint, or holds more than tensors and plain values.
+    No Python code in it is run. Raises WeightsError when the file is missing, is none of these, or holds more than
+    tensors and plain values.
     """
     path = _existing(path)
     if path.suffix == ".safetensors":
         return dict(read(path))
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = _script_state(path) if _is_script(path) else torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        reason = str(error).partition("\n")[0]
-        raise WeightsError(f"{path} is not a checkpoint of tensors that can be read safely: {reason}") from error
+        raise WeightsError(
+            f"{path} cannot be read safely: it is damaged, no checkpoint, or holds Python objects beside tensors"
+        ) from error
     if not isinstance(content, Mapping):
         raise WeightsError(f"{path} holds a {type(content).__name__}, not a state dict")
     return dict(content)
+
+
+def _is_script(path: Path) -> bool:
+    """Whether a file is a TorchScript archive, as face-alignment publishes its FANs."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.partition("/")[2] == "constants.pkl" for name in archive.namelist())
+
+
+def _script_state(path: Path) -> dict[str, torch.Tensor]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of TorchScript as such
+        script: nn.Module = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
+    return dict(script.state_dict())
 
 
 def _existing(path: str | Path) -> Path:

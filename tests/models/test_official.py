@@ -112,11 +112,44 @@ def test_the_mean_face_stays_and_is_told(caplog):
     assert torch.equal(model.mean_face, 1 - face)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")
+def test_a_torchscript_archive(tmp_path):
+    """FAN's newer checkpoints are whole scripted networks."""
+    small = create("fan2", stacks=1, dim=32, depth=1).eval()
+    keys = official.get("fan").keys(small)
+
+    class Official(torch.nn.Module):
+        """The tensors under their official names, which have no dots in a flat one."""
+
+        def __init__(self):
+            super().__init__()
+            for theirs, ours in keys.items():
+                *path, leaf = theirs.split(".")
+                place = self
+                for part in path:
+                    if not hasattr(place, part):
+                        setattr(place, part, torch.nn.Module())
+                    place = getattr(place, part)
+                place.register_buffer(leaf, torch.rand_like(small.state_dict()[ours].float()))
+
+        def forward(self, x):
+            return x
+
+    script = torch.jit.script(Official())
+    path = tmp_path / "2DFAN.zip"
+    script.save(str(path))
+    other = load(create("fan2", stacks=1, dim=32, depth=1), path, source="fan")
+    state = script.state_dict()
+    for theirs, ours in keys.items():
+        if not ours.endswith("num_batches_tracked"):
+            assert torch.equal(other.state_dict()[ours], state[theirs]), theirs
+
+
 def test_files_that_are_no_checkpoints(tmp_path):
     for name, content in (("text.pth", None), ("list.pth", [1, 2]), ("code.pth", {"x": Path("a path")})):
         path = tmp_path / name
         path.write_text("hello") if content is None else torch.save(content, path)
-        with pytest.raises(WeightsError, match=r"checkpoint of tensors|holds a list"):
+        with pytest.raises(WeightsError, match=r"cannot be read safely|holds a list"):
             load(network("fan"), path, source="fan")
     with pytest.raises(WeightsError, match="there is no weights file"):
         load(network("fan"), tmp_path / "none.pth", source="fan")
