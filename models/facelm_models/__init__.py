@@ -1,6 +1,6 @@
 """PyTorch definitions of landmark and detection networks. Modules only: no exporting, no pixels in or out."""
 
 from .registry import ModelInfo, create, info, list_models
-from .weights import default_weights, load
+from .weights import default_weights, load, restore
 
-__all__ = ["ModelInfo", "create", "default_weights", "info", "list_models", "load"]
+__all__ = ["ModelInfo", "create", "default_weights", "info", "list_models", "load", "restore"]

@@ -143,6 +143,20 @@ def load(
     return model
 
 
+def restore(path: str | Path) -> nn.Module:
+    """The network that a weights file of this project's training is of, with its options, filled; in eval mode.
+
+    Raises WeightsError when the file does not say what it is of.
+    """
+    card = read_card(path)
+    if not {"model", "config"} <= card.keys():
+        read(path)  # tells what is wrong with a file that is none
+        raise WeightsError(f"{path} does not say which network it is of: create it, and load the file into it")
+    described = info(card["model"])
+    entries = {key: tuple(v) if isinstance(v, list) else v for key, v in card["config"].items()}
+    return load(described.build(type(described.config)(**entries)), path).eval()
+
+
 def _counter(key: str) -> bool:
     return key.endswith("num_batches_tracked")
 

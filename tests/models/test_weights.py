@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from facelm_models import create, default_weights, list_models, load
+from facelm_models import create, default_weights, list_models, load, restore
 from facelm_models.weights import WeightsError, read, read_card, save
 
 
@@ -72,6 +72,19 @@ def test_round_trip(model, tmp_path):
     assert read_back == {**card, "architecture": "LOTR"}
     assert config == dataclasses.asdict(model.config)
     assert not any(key.endswith("num_batches_tracked") for key in read(path))
+
+
+def test_a_file_says_what_it_is_of(model, tmp_path):
+    path = tmp_path / "weights.safetensors"
+    save(path, model, {"model": "lotr_m"})
+    other = restore(path)
+    assert other.config == model.config and not other.training
+    assert_same(other, model.state_dict())
+    save(path, model, {})
+    with pytest.raises(WeightsError, match="does not say which network it is of"):
+        restore(path)
+    with pytest.raises(WeightsError, match="no weights file"):
+        restore(tmp_path / "none.safetensors")
 
 
 def test_a_file_without_a_card(tmp_path):

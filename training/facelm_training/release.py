@@ -17,27 +17,26 @@ LICENCE = "weights: research use, as their training data; code: MIT"
 
 
 def release_command(
-    weights: Annotated[
-        Path, typer.Argument(help="a .safetensors file that `facelm train` wrote, named after its model")
-    ],
+    weights: Annotated[Path, typer.Argument(help="a .safetensors file that `facelm train` wrote")],
     data: Annotated[Path, typer.Option(help="the training data folder, for the scores on its val split")],
     repository: Annotated[Path, typer.Option(help="the repository's root")] = Path(),
 ) -> None:
     """Score the weights on the val split, write their model card, and embed them: safetensors, ONNX and manifest."""
     require_torch("releasing", "train,export,cpu")
     from facelm_export import export
-    from facelm_models import create, info, load
+    from facelm_models import info, restore
     from facelm_models.weights import read_card, save
 
-    name = weights.stem
-    target, runtime = repository / "models/facelm_models/checkpoints", repository / "facelm_sdk/weights"
+    network = restore(weights)
     card = {"licence": LICENCE, **read_card(weights)}
+    name = card["model"]
+    target, runtime = repository / "models/facelm_models/checkpoints", repository / "facelm_sdk/weights"
     with tempfile.TemporaryDirectory() as scratch:
         draft = export(name, weights=weights, out=Path(scratch) / f"{name}.onnx").path
         scores = _score(name, info(name).task, draft, data, repository)
         card["accuracy"] = scores["summary"]
         final = Path(scratch) / f"{name}.safetensors"
-        save(final, load(create(name), weights), card)
+        save(final, network, card)
         exported = export(name, weights=final, out=Path(scratch) / f"{name}.onnx")
         write_bytes(target / final.name, final.read_bytes())
         write_bytes(runtime / exported.path.name, exported.path.read_bytes())

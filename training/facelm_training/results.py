@@ -21,7 +21,7 @@ from .figures import new_figure, png
 
 def read_run(folder: Path) -> dict[str, Any]:
     """Stages with their evaluations, in the order they were trained, and the network of a finished run."""
-    from facelm_models import complexity, info
+    from facelm_models import complexity, info, restore
     from facelm_models.weights import read_card
 
     weights = next(iter(folder.glob("*.safetensors")), None)
@@ -35,22 +35,18 @@ def read_run(folder: Path) -> dict[str, Any]:
         stages.append({"stage": log.parent.name, "rows": rows})
     if not stages:
         raise InputError(f"{folder} holds no log.csv of any stage")
-    described = info(card["model"])
-    network = described.build(type(described.config)(**_tuples(card["config"])))
+    network = restore(weights)
+    size = card["config"].get("size", info(card["model"]).input_size)
     return {
         "run": folder.name,
         "model": card["model"],
-        "size": card["config"].get("size", described.input_size),
+        "size": size,
         "val_nme": min(row["val_nme"] for row in stages[-1]["rows"]),
         "parameters": complexity.parameters(network),
-        "multiply_adds": complexity.multiply_adds(network, card["config"]["size"])["Global"],
+        "multiply_adds": complexity.multiply_adds(network, size)["Global"],
         "minutes": round(sum(stage["rows"][-1]["minutes"] for stage in stages), 1),
         "stages": stages,
     }
-
-
-def _tuples(values: dict[str, Any]) -> dict[str, Any]:
-    return {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
 
 
 def table(runs: list[dict[str, Any]]) -> str:
