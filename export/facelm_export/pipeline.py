@@ -20,7 +20,7 @@ import facelm_sdk
 from facelm_models import ModelInfo, default_weights, heatmaps, info, load, official
 from facelm_models.registry import Decoding, UnknownModel
 from facelm_models.retinaface import RetinaFace
-from facelm_models.weights import WeightsError, read_card
+from facelm_models.weights import WeightsError, config_of, read_card
 from facelm_sdk import markup as markups
 from facelm_sdk.errors import InputError, ModelFileError, OutputError, UnknownModelError
 from facelm_sdk.files import write_bytes
@@ -159,9 +159,8 @@ def _described(model: str, source: str | None, decoding: Decoding | None, card: 
         raise InputError(f"these weights are of a {card['architecture']}, but {model} is a {architecture}")
     described = replace(described, **{key: card[key] for key in ("crop", "decoding") if key in card})
     if "config" in card:
-        entries = {k: tuple(v) if isinstance(v, list) else v for k, v in card["config"].items()}
         try:
-            config = replace(described.config, **entries)
+            config = replace(described.config, **config_of(card))
         except TypeError as error:
             raise InputError(f"these weights are of another model or version than {model}: {error}") from error
         described = replace(described, config=config, input_size=getattr(config, "size", described.input_size))

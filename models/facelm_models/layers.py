@@ -48,7 +48,15 @@ class EncoderLayer(nn.Module):
         x: torch.Tensor,  # (n, tokens, D)
         position: torch.Tensor,  # (1, tokens, D)
     ) -> torch.Tensor:  # (n, tokens, D)
-        x = self.norm1(x + self.attention(x + position, x + position, x))
+        return self.attend(x, position, x)
+
+    def attend(
+        self,
+        x: torch.Tensor,  # (n, tokens, D)
+        position: torch.Tensor,  # (1, tokens, D)
+        value: torch.Tensor,  # (n, tokens, D), what is attended to
+    ) -> torch.Tensor:  # (n, tokens, D)
+        x = self.norm1(x + self.attention(x + position, value + position, value))
         out: torch.Tensor = self.norm2(x + self.feedforward(x))
         return out
 

@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from .backbones.resnet import Depth, ResNet
-from .layers import Attention, AxialPositions, DecoderLayer, EncoderLayer, FeedForward, initialise, shrink_last
+from .layers import AxialPositions, DecoderLayer, EncoderLayer, initialise, shrink_last
 from .registry import IMAGENET_MEAN, IMAGENET_STD, ModelInfo, register
 
 STRIDES = (8, 16, 32)
@@ -47,25 +47,16 @@ class MTLDConfig:
     decoder_layers: int = 2
 
 
-class FeaturePyramidAttention(nn.Module):
-    """One resolution of the pyramid, eq. 1 and figure 2 (a)."""
-
-    def __init__(self, dim: int, heads: int, feedforward: int) -> None:
-        super().__init__()
-        self.attention = Attention(dim, heads)
-        self.feedforward = FeedForward(dim, feedforward)
-        self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
+class FeaturePyramidAttention(EncoderLayer):
+    """One resolution of the pyramid, eq. 1 and figure 2 (a): values are weighted by the memory before."""
 
     def forward(
         self,
         x: torch.Tensor,  # (n, tokens, D): s_i
         position: torch.Tensor,  # (1, tokens, D): p_i
-        before: torch.Tensor | None,  # (n, tokens, D): m_(i-1) at this resolution
+        before: torch.Tensor | None = None,  # (n, tokens, D): m_(i-1) at this resolution
     ) -> torch.Tensor:  # (n, tokens, D): m_i
-        value = x if before is None else x * before
-        t = self.norm1(x + self.attention(x + position, value + position, value))
-        out: torch.Tensor = self.norm2(t + self.feedforward(t))
-        return out
+        return self.attend(x, position, x if before is None else x * before)
 
 
 class HeatmapBranch(nn.Module):

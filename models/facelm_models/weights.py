@@ -122,6 +122,11 @@ def read_card(path: str | Path) -> dict[str, Any]:
     return dict(json.loads(metadata.get("facelm", "{}")))
 
 
+def config_of(card: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries of a card's config as they were before JSON, which has no tuples."""
+    return {key: tuple(v) if isinstance(v, list) else v for key, v in card["config"].items()}
+
+
 def load(
     model: nn.Module,
     weights: str | Path | Mapping[str, Any],
@@ -153,8 +158,7 @@ def restore(path: str | Path) -> nn.Module:
         read(path)  # tells what is wrong with a file that is none
         raise WeightsError(f"{path} does not say which network it is of: create it, and load the file into it")
     described = info(card["model"])
-    entries = {key: tuple(v) if isinstance(v, list) else v for key, v in card["config"].items()}
-    return load(described.build(type(described.config)(**entries)), path).eval()
+    return load(described.build(type(described.config)(**config_of(card))), path).eval()
 
 
 def _counter(key: str) -> bool:

@@ -15,7 +15,7 @@ from torch import nn
 from facelm_models import create, info
 from facelm_models.heatmaps import decode
 from facelm_sdk import markup as markups
-from facelm_sdk.metrics import inter_ocular, nme
+from facelm_sdk.metrics import bounding_box, inter_ocular, nme
 from facelm_sdk.transform import CropRecipe, CropTransform
 
 from .augment import degrade, jitter_matrix, occlude, photometric
@@ -108,7 +108,7 @@ class LandmarkTask:
             eyes = float(np.linalg.norm(kps[0] - kps[1]))
             kps = kps + rng.normal(0, noise * max(eyes, 0.6 * float(np.ptp(kps[:, 1]))), kps.shape)
             return self.crop.transform(kps=kps).matrix
-        box = landmark_box(self.faces.points[index])
+        box = bounding_box(self.faces.points[index])
         return self.crop.transform(box=box + rng.normal(0, noise * (box[2] - box[0]) / 2, 4)).matrix
 
     def view(
@@ -176,7 +176,7 @@ class Validation:
         self.size, self.faces, self.model = size, faces, described(recipe)
         self.markup = markups.get(recipe.markup)
         self.transforms = [
-            crop.transform(kps=kps, box=landmark_box(points))
+            crop.transform(kps=kps, box=bounding_box(points))
             for kps, points in zip(faces.kps, faces.points, strict=True)
         ]
 
@@ -206,11 +206,6 @@ class Validation:
         return nme(self.predict(model, flip=flip), points, inter_ocular(points, self.markup))
 
 
-def landmark_box(points: NDArray[np.float32]) -> NDArray[np.float64]:
-    """The box (4,) xyxy around points (L, 2)."""
-    return np.concatenate([points.min(0), points.max(0)]).astype(np.float64)
-
-
 def same_face(faces: LandmarkFaces, markup: str) -> NDArray[np.bool_]:
     """Whether a face's five points belong to its landmarks; in a few pictures the detector took another face."""
     distance = np.linalg.norm(markups.convert(faces.points, markup, "kps5") - faces.kps, axis=-1).mean(1)
@@ -224,7 +219,7 @@ def usable(recipe: LandmarkRecipe, faces: LandmarkFaces) -> NDArray[np.int64]:
 
 def mean_shape(crop: CropRecipe, faces: LandmarkFaces, offset: float = -0.5) -> torch.Tensor:
     """Mean of the cut faces' landmarks (L, 2), as fractions of the crop."""
-    cut = [crop.transform(kps=k, box=landmark_box(p)).apply(p) for k, p in zip(faces.kps, faces.points, strict=True)]
+    cut = [crop.transform(kps=k, box=bounding_box(p)).apply(p) for k, p in zip(faces.kps, faces.points, strict=True)]
     return torch.from_numpy((np.mean(cut, 0) - offset) / crop.size).float()
 
 
@@ -265,11 +260,10 @@ def train_landmarks(
         if stage.size != model.config.size:
             model = resized(model, recipe.model, stage.size)
         network = (WARM[stage.network](model, shape) if stage.network in WARM else model).to(device)
-        schedule = stage.schedule.over(len(usable(recipe, faces)))
-        stage = dataclasses.replace(stage, schedule=schedule)
+        task = LandmarkTask(network, recipe, stage, faces, val)
         trained = train(
-            LandmarkTask(network, recipe, stage, faces, val),
-            schedule,
+            task,
+            stage.schedule.over(len(task.usable)),
             out / stage.name,
             evaluate_every=recipe.evaluate_every,
             description=f"{recipe.model} {stage.name}",

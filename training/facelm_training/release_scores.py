@@ -16,7 +16,7 @@ from rich.progress import track
 from facelm_sdk import Aligner, Detector, Landmarker
 from facelm_sdk import markup as markups
 from facelm_sdk.boxes import iou
-from facelm_sdk.metrics import inter_ocular, nme, summary
+from facelm_sdk.metrics import bounding_box, inter_ocular, nme, summary
 
 from .data import LandmarkFaces, detection_frames, landmark_faces
 
@@ -35,7 +35,7 @@ def predict(aligner: Aligner, faces: LandmarkFaces, *, detect: bool) -> NDArray[
     for i in _progress(range(len(faces)), "detecting and aligning" if detect else "aligning", len(faces)):
         found = aligner(faces.images[i], kps=None if detect else faces.kps[i])
         if found:  # of several the one whose box covers most of the labelled face
-            target = np.concatenate([faces.points[i].min(0), faces.points[i].max(0)])
+            target = bounding_box(faces.points[i])
             best = int(np.argmax([iou(target, face.bbox[None])[0] for face in found])) if detect else 0
             result[i] = found[best].landmarks
     return result
