@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .pipeline import Exported, export
+    from .exporter import Exported, export
 
 __all__ = ["Exported", "export"]
 
 
 def __getattr__(name: str) -> Any:  # torch loads when something is exported, not for --help
     if name in __all__:
-        from . import pipeline
+        from . import exporter
 
-        return getattr(pipeline, name)
+        return getattr(exporter, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

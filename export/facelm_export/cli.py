@@ -61,7 +61,7 @@ def export_command(
 
             typer.echo("\n".join(list_models()))
             return
-        from .pipeline import export
+        from .exporter import export
 
         if model is None:
             from facelm_models import list_models

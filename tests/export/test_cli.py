@@ -11,7 +11,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from facelm_export import cli, pipeline
+from facelm_export import cli, exporter
 from facelm_models import list_models
 from facelm_sdk import cli as sdk_cli
 from facelm_sdk.session import OrtSession
@@ -42,7 +42,7 @@ def traced(monkeypatch, exported):
         seen.append({"flip": spec.flip, "precision": spec.precision, **options})
         return onnx.load(files[options["batch"]])
 
-    monkeypatch.setattr(pipeline, "to_onnx", load)
+    monkeypatch.setattr(exporter, "to_onnx", load)
     return seen
 
 

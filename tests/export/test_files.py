@@ -11,8 +11,8 @@ import onnx
 import pytest
 import torch
 
+from facelm_export.build import DET_THRESH
 from facelm_export.parity import PICTURE, TOLERANCES, landmark_parity, parity_crops
-from facelm_export.pipeline import DET_THRESH
 from facelm_export.wrappers import FusedDetector, FusedLandmarks
 from facelm_models import create, default_weights, info, load
 from facelm_sdk import Aligner, Detector, Landmarker, zoo

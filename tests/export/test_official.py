@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from facelm_export import export, pipeline
+from facelm_export import export, exporter
 from facelm_models import create, official
 from facelm_sdk.errors import InputError
 
@@ -28,7 +28,7 @@ def reached(monkeypatch):
     def trace(fused, spec, **options):
         raise Traced(fused, spec)
 
-    monkeypatch.setattr(pipeline, "to_onnx", trace)
+    monkeypatch.setattr(exporter, "to_onnx", trace)
 
     def run(*args, **options):
         with pytest.raises(Traced) as caught:

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
-from facelm_export import export, parity, pipeline
+from facelm_export import build, export, exporter, parity
 from facelm_export.parity import check, detection_parity, parity_crops
 from facelm_sdk.errors import InputError, MarkupError, ModelFileError, ParityError, UnknownModelError
 from facelm_sdk.transform import CropRecipe
@@ -18,7 +18,7 @@ from facelm_sdk.transform import CropRecipe
 def traced(monkeypatch, exported):
     """Tracing gives the graph traced before."""
     path = exported("lotr_m").path
-    monkeypatch.setattr(pipeline, "to_onnx", lambda *args, **options: onnx.load(path))
+    monkeypatch.setattr(exporter, "to_onnx", lambda *args, **options: onnx.load(path))
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def untraced(monkeypatch):
     def refuse(*args, **options):
         raise AssertionError("this export should not have come to tracing")
 
-    monkeypatch.setattr(pipeline, "to_onnx", refuse)
+    monkeypatch.setattr(exporter, "to_onnx", refuse)
 
 
 def left(folder):
@@ -42,7 +42,7 @@ def test_a_miss_of_the_tolerance_leaves_no_file(traced, weights, tmp_path, monke
 
 def test_a_graph_of_other_weights_is_found_out(traced, tmp_path, weights, monkeypatch):
     """The file computes the disturbed network, PyTorch the untrained one."""
-    monkeypatch.setattr(pipeline, "load", lambda network, state, source: network)
+    monkeypatch.setattr(build, "load", lambda network, state, source: network)
     with pytest.raises(ParityError, match="differs too much"):
         export("lotr_m", weights=weights("lotr_m"), out=tmp_path)
     assert left(tmp_path) == []
@@ -109,7 +109,7 @@ def test_weights_for_another_markup(untraced, weights):
 
 
 def test_no_weights_in_the_package(untraced, monkeypatch):
-    monkeypatch.setattr(pipeline, "default_weights", lambda name: None)
+    monkeypatch.setattr(build, "default_weights", lambda name: None)
     with pytest.raises(InputError, match=r"--weights FILE.*--random"):
         export("lotr_m")
 
