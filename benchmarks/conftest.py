@@ -19,7 +19,7 @@ from torch import nn
 
 import facelm_sdk
 from facelm_export import export
-from facelm_export.parity import PICTURE
+from facelm_export.samples import PICTURE
 from facelm_export.wrappers import FusedDetector, FusedLandmarks
 from facelm_models import create, default_weights, info, load
 from facelm_sdk import markup as markups

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from facelm_export.parity import PICTURE_KPS
+from facelm_export.samples import PICTURE_KPS
 from facelm_sdk.transform import ARCFACE_112, CropTransform, kps5_recipe
 
 

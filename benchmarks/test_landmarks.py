@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from facelm_export.parity import parity_crops
+from facelm_export.samples import portrait_crops
 from facelm_sdk import Landmarker
 
 
@@ -12,6 +12,6 @@ from facelm_sdk import Landmarker
 @pytest.mark.parametrize("batch", [1, 8])
 def test_landmarks(measure, models, runtime, batch, flip):
     landmarker = Landmarker(models["lotr_m"].session(runtime), flip=flip or None)
-    crops = parity_crops(landmarker.spec, batch)
+    crops = portrait_crops(landmarker.spec, batch)
     group = f"landmarks, batch {batch}{', flip averaging' if flip else ''}"
     assert measure(group, runtime, landmarker, crops).shape == (batch, 68, 2)

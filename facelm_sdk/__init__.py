@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .detector import Detector as Detector
     from .errors import ChecksumError as ChecksumError
     from .errors import ContractError as ContractError
+    from .errors import EngineError as EngineError
     from .errors import FacelmError as FacelmError
     from .errors import ImageError as ImageError
     from .errors import InputError as InputError
@@ -43,6 +44,7 @@ _HOMES = {
     "errors": [
         "ChecksumError",
         "ContractError",
+        "EngineError",
         "FacelmError",
         "ImageError",
         "InputError",

@@ -60,6 +60,15 @@ class Aligner:
     None where boxes or points are always given. ``max_faces`` keeps the detections with the best scores. The other
     options apply to the models opened here: ``flip`` as in Landmarker, ``det_size`` and ``det_thresh`` as in Detector,
     ``device``, ``providers``, ``strict``, ``threads`` and ``session_options`` as in OrtSession.
+
+    ``engine`` runs the landmark model, a name or an .onnx, as the TensorRT engine of that path: where it is missing, or
+    of another TensorRT, GPU or ONNX file, it is built once, with a line in the log and a progress bar (see
+    :func:`facelm_sdk.trt_open.open_engine`). onnxruntime's own TensorRT provider is the other way, for both models::
+
+        cached = {"trt_engine_cache_enable": True, "trt_engine_cache_path": "engines", "trt_timing_cache_enable": True}
+        Aligner(providers=[("TensorrtExecutionProvider", cached), "CUDAExecutionProvider"])
+
+    Without ``trt_engine_cache_enable`` it builds its engines at every start.
     """
 
     def __init__(
@@ -76,6 +85,7 @@ class Aligner:
         threads: int | None = None,
         session_options: Any = None,
         max_faces: int | None = None,
+        engine: str | os.PathLike[str] | None = None,
     ) -> None:
         if max_faces is not None and max_faces < 1:
             raise InputError(f"max_faces is at least 1 or None, not {max_faces}")
@@ -86,6 +96,8 @@ class Aligner:
             "threads": threads,
             "session_options": session_options,
         }
+        if engine is not None:
+            landmarks = Landmarker(_engine_session(landmarks, engine, device), flip=flip)
         self.landmarker = (
             landmarks if isinstance(landmarks, Landmarker) else Landmarker(landmarks, flip=flip, **options)
         )
@@ -210,6 +222,16 @@ class Aligner:
                 return np.asarray(found.kps[int(overlaps.argmax())] + offset)
         logger.warning("no five points found in the box %s; their mean place in it is taken", box.tolist())
         return np.asarray(box[:2] + MEAN_KPS * (box[2:] - box[:2]), np.float32)
+
+
+def _engine_session(
+    landmarks: str | os.PathLike[str] | Session | Landmarker, engine: str | os.PathLike[str], device: str
+) -> Session:
+    from .trt_open import open_engine
+
+    if not isinstance(landmarks, (str, os.PathLike)):
+        raise InputError(f"engine goes with landmarks as a name or a path to an .onnx, not {type(landmarks).__name__}")
+    return open_engine(landmarks, engine, device=device)
 
 
 def _rows(

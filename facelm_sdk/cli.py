@@ -23,6 +23,8 @@ from .errors import FacelmError, InputError, MissingDependencyError
 from .files import write_bytes
 from .folder_run import Item, beside_inputs, expand, write_image
 from .image import read_image
+from .inspect_model import inspect_model
+from .inspect_text import in_words, rows
 from .session import OrtSession
 from .types import Face, ImageArray
 
@@ -109,7 +111,7 @@ def align(
         flip=flip,
         device=device,
         strict=strict,
-        det_size=_det_size(det_size),
+        det_size=det_size_of(det_size),
         det_thresh=det_thresh,
         threads=threads,
         max_faces=max_faces,
@@ -151,7 +153,7 @@ def _json(record: dict[str, Any], indent: int | None = None) -> bytes:
     return f"{json.dumps(record, ensure_ascii=False, indent=indent)}\n".encode()
 
 
-def _det_size(text: str) -> Any:
+def det_size_of(text: str) -> Any:
     """The detector's size from its text; what is not a number is left for the Detector to refuse."""
     numbers = text.lower().split("x")
     if not all(number.isdecimal() for number in numbers):
@@ -220,8 +222,8 @@ def models(
         table.add_row("markup", f"{row['markup']} ({row['num_landmarks']} points)")
         table.add_row("precision", f"{row['precision']}{', flip averaging inside' if row['flip'] else ''}")
         table.add_row("size", f"{row['bytes'] / 1e6:.2f} MB")
-        table.add_row("accuracy", escape(_values(row["accuracy"])))
-        table.add_row("parity", escape(_values(row["parity"])))
+        table.add_row("accuracy", escape(in_words(row["accuracy"])))
+        table.add_row("parity", escape(in_words(row["parity"])))
         for name in ("data", "licence", "sha256"):
             table.add_row(name, escape(row[name]))
         console.print(table)
@@ -229,9 +231,45 @@ def models(
         console.print("there are no models in this package")
 
 
-def _values(values: dict[str, Any]) -> str:
-    parts = (f"{name} ({_values(v)})" if isinstance(v, dict) else f"{name} {v}" for name, v in values.items())
-    return ", ".join(parts) or "not stated"
+@app.command("inspect")
+def inspect_command(
+    files: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FILE...",
+            help="Exported files (.onnx, .engine, .xml), Triton repositories, weights (.safetensors), embedded names.",
+        ),
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON list, one entry a file.")] = False,
+) -> None:
+    """Print what model files say of themselves: inputs, outputs, crop, markup, precision, origin, parity."""
+    console = Console(highlight=False)
+    found: list[dict[str, Any]] = []
+    failed = 0
+    for file in files:
+        try:
+            found.append(inspect_model(file))
+        except (FacelmError, OSError) as error:
+            failed += 1
+            found.append({"file": file, "error": str(error)})
+            stderr.print(f"error: {error}", style="red", markup=False)
+            continue
+        if not as_json:
+            for facts in (found[-1], *found[-1].get("models", ())):
+                _print_facts(console, facts)
+    if as_json:
+        typer.echo(json.dumps(found, ensure_ascii=False, indent=1))
+    if failed:
+        raise typer.Exit(2 if len(files) == 1 else 1)
+
+
+def _print_facts(console: Console, facts: dict[str, Any]) -> None:
+    title = escape(str(facts["file"]))
+    table = Table("", title=title, title_justify="left", title_style="bold", show_header=False, box=None)
+    table.add_column(overflow="fold")  # whole checksums
+    for label, text in rows(facts):
+        table.add_row(label, escape(text))
+    console.print(table)
 
 
 @app.command()

@@ -46,6 +46,10 @@ class ChecksumError(ModelFileError):
     """A file's sha256 is not the one it must have."""
 
 
+class EngineError(ModelError):
+    """A TensorRT engine cannot be built or run, or is of another TensorRT, GPU or source than it must be."""
+
+
 class ParityError(ModelError):
     """An exported graph's outputs are further from PyTorch's than the tolerance; no file was written."""
 

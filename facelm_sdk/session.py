@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from . import zoo
 from ._optional import load_onnxruntime
 from .errors import ContractError, InputError, ModelFileError, ProviderError
-from .spec import FORMAT_VERSION, METADATA_KEY, ModelSpec
+from .spec import FORMAT_VERSION, METADATA_KEY, ModelSpec, Task
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class OrtSession:
                 raise ProviderError(message)
             logger.warning(message)
         self._spec = self._read_spec()
-        self._outputs = _check_signature(self._session, self._spec, self._name)
+        self._outputs = check_signature(self._session, self._spec, self._name)
         size = self._session.get_inputs()[0].shape[0]
         self._batch = size if self._spec.task == "landmarks" and isinstance(size, int) else None
 
@@ -95,16 +95,11 @@ class OrtSession:
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
         """The outputs, in the contract's order, for inputs by name."""
         if self._batch is not None:
-            return self._run_fixed(feeds["crops"], self._batch)
-        return list(self._session.run(self._outputs, dict(feeds)))
+            return run_in_parts(self._run, feeds["crops"], self._batch)
+        return self._run(feeds)
 
-    def _run_fixed(self, crops: NDArray[Any], batch: int) -> list[NDArray[Any]]:
-        """The crops in parts of ``batch``, the last one filled up with black."""
-        runs = max(1, -(-len(crops) // batch))  # without a crop, one for the outputs' shapes
-        padded = np.zeros((runs * batch, *crops.shape[1:]), crops.dtype)
-        padded[: len(crops)] = crops
-        parts = [self._session.run(self._outputs, {"crops": part}) for part in np.split(padded, runs)]
-        return [np.concatenate(part)[: len(crops)] for part in zip(*parts, strict=True)]
+    def _run(self, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        return list(self._session.run(self._outputs, dict(feeds)))
 
     def _open(self, ort: Any, model: Any, wanted: list[Provider], options: Any) -> tuple[Any, list[str]]:
         """The onnxruntime session, on the providers that work, and what kept the others from working."""
@@ -143,14 +138,39 @@ class OrtSession:
             raise ContractError(f"{self._name}: {error}") from error
 
 
-def open_session(
-    model: str | os.PathLike[str] | Session, task: Literal["landmarks", "detection"], **options: Any
-) -> Session:
-    """A session for ``task``: an embedded model's name, a path to an .onnx, or a session as it is.
+def run_in_parts(
+    run: Callable[[Mapping[str, NDArray[Any]]], list[NDArray[Any]]],
+    crops: NDArray[Any],  # (n, S, S, 3)
+    batch: int,
+) -> list[NDArray[Any]]:
+    """The outputs of a model of fixed batch: the crops in parts of ``batch``, the last one filled up with black."""
+    runs = max(1, -(-len(crops) // batch))  # without a crop, one for the outputs' shapes
+    padded = np.zeros((runs * batch, *crops.shape[1:]), crops.dtype)
+    padded[: len(crops)] = crops
+    parts = [run({"crops": part}) for part in np.split(padded, runs)]
+    return [np.concatenate(part)[: len(crops)] for part in zip(*parts, strict=True)]
 
-    ``options`` are those of :class:`OrtSession`.
+
+def open_file(model: str | os.PathLike[str], **options: Any) -> Session:
+    """The session that the kind of file asks for; ``options`` are those of :class:`OrtSession`."""
+    kind = Path(model).suffix.lower()
+    if kind == ".engine":
+        from .trt_session import TrtSession
+
+        return TrtSession(model, **options)
+    if kind == ".xml":
+        from .openvino_session import OpenVinoSession
+
+        return OpenVinoSession(model, **options)
+    return OrtSession(zoo.resolve(model).path, **options)
+
+
+def open_session(model: str | os.PathLike[str] | Session, task: Task, **options: Any) -> Session:
+    """A session for ``task``: an embedded model's name, a path to a model file, or a session as it is.
+
+    A file is an .onnx, a TensorRT .engine or OpenVINO's .xml. ``options`` are those of :class:`OrtSession`.
     """
-    session = OrtSession(zoo.resolve(model).path, **options) if isinstance(model, (str, os.PathLike)) else model
+    session = open_file(model, **options) if isinstance(model, (str, os.PathLike)) else model
     if not isinstance(session, Session):
         raise InputError(f"a model is a name, a path to an .onnx or a session, not {type(model).__name__}")
     if session.spec.task != task:
@@ -198,27 +218,26 @@ def _first_line(error: Exception) -> str:
 _Signature = dict[str, tuple[str, tuple[int | None, ...]]]
 
 
-def _signature(spec: ModelSpec) -> tuple[_Signature, _Signature]:
+def signature(spec: ModelSpec) -> tuple[_Signature, _Signature]:
     """Names, element types and shapes of the inputs and outputs that the contract promises; None is any size."""
     uint8, float32 = "tensor(uint8)", "tensor(float)"
+    faces: _Signature = {"boxes": (float32, (None, 4)), "scores": (float32, (None,)), "kps": (float32, (None, 5, 2))}
     if spec.task == "detection":
-        outputs: _Signature = {
-            "boxes": (float32, (None, 4)),
-            "scores": (float32, (None,)),
-            "kps": (float32, (None, 5, 2)),
-        }
-        return {"image": (uint8, (1, None, None, 3))}, outputs
+        return {"image": (uint8, (1, None, None, 3))}, faces
     assert spec.crop is not None
     size, points = spec.crop.size, spec.num_landmarks
-    outputs = {"landmarks": (float32, (None, points, 2))}
+    outputs: _Signature = {"landmarks": (float32, (None, points, 2))}
+    if spec.task == "pipeline":
+        scores: _Signature = {"landmark_scores": (float32, (None, points))} if spec.has_scores else {}
+        return {"image": (uint8, (None, None, 3))}, {**faces, **outputs, **scores}
     if spec.has_scores:
         outputs["scores"] = (float32, (None, points))
     return {"crops": (uint8, (None, size, size, 3))}, outputs
 
 
-def _check_signature(session: Any, spec: ModelSpec, name: str) -> list[str]:
+def check_signature(session: Any, spec: ModelSpec, name: str) -> list[str]:
     """Raise ContractError unless the graph has the contract's inputs and outputs; returns the outputs' names."""
-    inputs, outputs = _signature(spec)
+    inputs, outputs = signature(spec)
     for kind, wanted, nodes in (("inputs", inputs, session.get_inputs()), ("outputs", outputs, session.get_outputs())):
         found = {node.name: (node.type, tuple(node.shape or ())) for node in nodes}
         agrees = found.keys() == wanted.keys() and all(

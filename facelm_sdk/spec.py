@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from . import markup as markups
 from .errors import ContractError, MarkupError
@@ -16,6 +16,8 @@ FORMAT_VERSION = 1
 
 METADATA_KEY = "facelm"
 """The ONNX metadata entry that holds the contract as one JSON string."""
+
+Task = Literal["landmarks", "detection", "pipeline"]
 
 PRECISIONS = ("fp32", "fp16", "int8")
 
@@ -31,11 +33,15 @@ class ModelSpec:
     ``task="detection"``: ``image`` uint8 (1, H, W, 3) BGR in, ``boxes`` (k, 4) xyxy, ``scores`` (k,) and ``kps``
     (k, 5, 2) float32 in image pixels out; ``det_thresh`` is the default score threshold (the graph's own is lower).
 
+    ``task="pipeline"``: both in one graph. ``image`` uint8 (H, W, 3) BGR in; ``boxes``, ``scores``, ``kps``,
+    ``landmarks`` (k, L, 2) and, where ``has_scores``, ``landmark_scores`` (k, L) out, best score first, all in image
+    pixels; ``det_size`` as in Detector and ``det_thresh`` are built in, and so is ``crop``.
+
     ``data``, ``licence``, ``weights_sha256`` (of the source weights), ``parity`` (against PyTorch, in pixels),
     ``accuracy`` and ``created_by`` are for people; the runtime does not act on them.
     """
 
-    task: Literal["landmarks", "detection"]
+    task: Task
     name: str
     markup: str
     num_landmarks: int
@@ -44,6 +50,7 @@ class ModelSpec:
     flip: bool = False
     precision: str = "fp32"
     det_thresh: float | None = None
+    det_size: int | tuple[int, int] | Literal["auto"] | None = None
     data: str = ""
     licence: str = ""
     weights_sha256: str | None = None
@@ -53,8 +60,8 @@ class ModelSpec:
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
-        if self.task not in ("landmarks", "detection"):
-            raise ContractError(f"unknown task {self.task!r}; there are landmarks and detection")
+        if self.task not in get_args(Task):
+            raise ContractError(f"unknown task {self.task!r}; there are {', '.join(get_args(Task))}")
         try:
             expected = markups.get(self.markup).num_points
         except MarkupError as error:
@@ -69,10 +76,15 @@ class ModelSpec:
             raise ContractError("a landmark model needs a crop recipe")
         if self.task == "detection" and (self.markup != "kps5" or self.crop is not None or self.det_thresh is None):
             raise ContractError("a detection model has markup kps5, no crop recipe and a det_thresh")
+        if self.task == "pipeline" and None in (self.crop, self.det_thresh, self.det_size):
+            raise ContractError("a pipeline has a crop recipe, a det_thresh and a det_size")
 
     def to_json(self) -> str:
         """The JSON text for the metadata entry ``facelm``."""
         values = {**asdict(self), "crop": None if self.crop is None else self.crop.to_dict()}
+        for name in _OPTIONAL:  # versions that do not know them read what has none
+            if values[name] is None:
+                del values[name]
         return json.dumps(values, ensure_ascii=False)
 
     @classmethod
@@ -86,14 +98,20 @@ class ModelSpec:
             raise ContractError(f"the model's contract must be a JSON object, not {type(values).__name__}")
         _check_version(values)
         known = {entry.name for entry in fields(cls)}
-        if missing := sorted(known - values.keys()):
+        if missing := sorted(known - values.keys() - _OPTIONAL):
             raise ContractError(f"the model's contract lacks {', '.join(missing)}")
         if unknown := sorted(values.keys() - known):
             raise ContractError(f"the model's contract has unknown entries: {', '.join(unknown)}")
+        values = {**dict.fromkeys(_OPTIONAL), **values}
         _check_types(values)
+        if isinstance(values["det_size"], list):
+            values["det_size"] = tuple(values["det_size"])
         crop = None if values["crop"] is None else CropRecipe.from_dict(values["crop"])
         return cls(**{**values, "crop": crop})
 
+
+_OPTIONAL = {"det_size"}
+"""Entries that came after format_version 1 did; a contract may lack them."""
 
 _TYPES: dict[str, tuple[type, ...]] = {
     "task": (str,),
@@ -105,6 +123,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "flip": (bool,),
     "precision": (str,),
     "det_thresh": (float, int, type(None)),
+    "det_size": (int, list, str, type(None)),
     "data": (str,),
     "licence": (str,),
     "weights_sha256": (str, type(None)),

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 import facelm_sdk
-from facelm_models import ModelInfo, default_weights, heatmaps, info, load, official
+from facelm_models import ModelInfo, default_weights, heatmaps, info, list_models, load, official
 from facelm_models.registry import Decoding, UnknownModel
 from facelm_models.retinaface import RetinaFace
 from facelm_models.weights import WeightsError, config_of, read_card
@@ -105,10 +105,12 @@ def _described(model: str, source: str | None, decoding: Decoding | None, card: 
     """The variant with the conventions of its weights: their source's, or those their card states."""
     described = _info(model)
     architecture = getattr(described.build, "__name__", "network")
-    if card.get("architecture", architecture) != architecture:
-        raise InputError(f"these weights are of a {card['architecture']}, but {model} is a {architecture}")
+    if isinstance(described.build, type) and card.get("architecture", architecture) != architecture:
+        fitting = [n for n in list_models() if getattr(info(n).build, "__name__", "") == card["architecture"]]
+        hint = f"; give one of that kind (--model {' or '.join(fitting)})" if fitting else ""
+        raise InputError(f"these weights are of a {card['architecture']}, but {model} is a {architecture}{hint}")
     described = replace(described, **{key: card[key] for key in ("crop", "decoding") if key in card})
-    if "config" in card:
+    if "config" in card and hasattr(described.config, "__dataclass_fields__"):
         try:
             config = replace(described.config, **config_of(card))
         except TypeError as error:
@@ -156,17 +158,50 @@ def _network(
                 f"these weights are of {stated} points, but {markup} has {points}: give their markup (--markup "
                 f"{fitting[0] if fitting else 'NAME'})"
             )
-        config = replace(config, num_landmarks=points)
-    network = described.build(config).eval()
+        if hasattr(config, "num_landmarks"):
+            config = replace(config, num_landmarks=points)
+    network = _built(described, config)
+    if not described.build.__module__.startswith("facelm_models."):
+        _check_output(described, network, markup)
     if file is None:
         return network
     try:
         load(network, file, source)
     except WeightsError as error:
-        raise InputError(str(error)) from error
+        other = (
+            "\n  if they are of another markup or variant, say which (--markup, --model)"
+            if "shape of" in str(error)
+            else ""
+        )
+        raise InputError(f"{error}{other}") from error
     if source is not None and "mean_face" in official.get(source).absent:
         _set_mean_face(network, mean_face)
     return network
+
+
+def _built(described: ModelInfo, config: Any) -> nn.Module:
+    network = described.build(config)
+    if not isinstance(network, nn.Module) or next(network.parameters(), None) is None:
+        raise InputError(f"build of {described.name} gives no torch.nn.Module with parameters: {network!r}")
+    return network.eval()
+
+
+@torch.no_grad()
+def _check_output(described: ModelInfo, network: nn.Module, markup: str) -> None:
+    """Raise InputError unless a model of the user's own gives what its registration says, in shape."""
+    side, points = described.input_size, markups.get(markup).num_points
+    try:
+        output = network(torch.zeros(1, 3, side, side))
+    except Exception as error:  # whatever a user's code may raise
+        raise InputError(f"{described.name} does not run on float (1, 3, {side}, {side}): {error}") from error
+    heatmap = described.decoding != "coordinates"
+    wanted = f"(n, {points}, h, w) heatmaps" if heatmap else f"(n, {points}, 2) fractions of the crop"
+    found = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
+    fits = isinstance(found, tuple) and found[:2] == (1, points) and len(found) == (4 if heatmap else 3)
+    if not fits or (not heatmap and found[2] != 2):
+        raise InputError(
+            f"{described.name} gives {found}, but decoding {described.decoding!r} with markup {markup} needs {wanted}"
+        )
 
 
 def _set_mean_face(network: nn.Module, file: str | os.PathLike[str] | None) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,21 +14,55 @@ from typing import TYPE_CHECKING, Any, Literal
 from facelm_models import heatmaps
 from facelm_models.registry import Decoding
 from facelm_sdk.errors import InputError, ModelFileError, OutputError
-from facelm_sdk.files import write_bytes
+from facelm_sdk.files import check_place, write_files
 from facelm_sdk.session import OrtSession
 from facelm_sdk.spec import METADATA_KEY, ModelSpec
 
 from . import parity
 from .build import Built, build, fuse
+from .latency import measured
+from .markdown import markdown
 from .onnx_export import OPSET, OPSETS, to_onnx
+from .ops.attention import join_attention
 from .ops.patches import swap_patch_crops
-from .report import markdown, report
-from .wrappers import to_half, without_batch_norm
+from .precision import quantize, to_half
+from .report import command, file_facts, imports, report
+from .samples import Samples, read_samples
+from .wrappers import without_batch_norm
 
 if TYPE_CHECKING:
     from onnx import ModelProto
+    from torch import nn
 
-Precision = Literal["fp32", "fp16"]
+Precision = Literal["fp32", "fp16", "int8"]
+Target = Literal["cpu", "tensorrt"]
+"""Which runtime the graph is written for: where several forms compute the same, the fastest there."""
+Format = Literal["onnx", "engine", "openvino", "triton"]
+
+WRITERS = {
+    "onnx": ("facelm_export.exporter", ".onnx"),
+    "engine": ("facelm_export.tensorrt", ".engine"),
+    "openvino": ("facelm_export.openvino", ".xml"),
+    "triton": ("facelm_export.triton", ""),
+}
+"""Formats -> the module whose ``files`` makes theirs, and how the main file's name ends (a folder: nothing)."""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A proven ONNX graph, from which the files of every format are made.
+
+    ``path``: the file or folder wanted. ``batch``: the fixed number of crops, None for any; ``max_batch``: the most
+    that a format which must know it is built for; ``command``: the line that makes the files again.
+    """
+
+    data: bytes
+    spec: ModelSpec
+    path: Path
+    batch: int | None
+    max_batch: int
+    progress: Callable[[str], None]
+    command: str = ""
 
 
 @dataclass(frozen=True)
@@ -44,8 +79,12 @@ def export(
     model: str,
     *,
     precision: Precision = "fp32",
+    format: Format = "onnx",
+    target: Target | None = None,
     flip: bool = False,
     batch: int | None = None,
+    max_batch: int = 16,
+    calib: str | os.PathLike[str] | None = None,
     weights: str | os.PathLike[str] | None = None,
     source: str | None = None,
     mean_face: str | os.PathLike[str] | None = None,
@@ -53,10 +92,19 @@ def export(
     decoding: Decoding | None = None,
     markup: str | None = None,
     opset: int = OPSET,
+    imgsz: int | None = None,
+    atol: float | None = None,
+    latency: bool = True,
     out: str | os.PathLike[str] | None = None,
     progress: Callable[[str], None] = lambda step: None,
 ) -> Exported:
-    """Write ``model`` as one self-describing ONNX file with a parity report (``.json`` and ``.md``) beside it.
+    """Write ``model`` as one self-describing file with a report of its parity (``.json`` and ``.md``) beside it.
+
+    ``precision``: fp16 has weights and activations in half, decoding and coordinates in single precision; int8 is
+    calibrated on the pictures of the folder ``calib`` (default: those that come with the package). ``format``: an ONNX
+    file, a TensorRT engine, OpenVINO's IR or a Triton model repository. ``target`` is the runtime an ONNX file is for,
+    cpu (default) or tensorrt: the two want another int8 and other patch crops. ``max_batch`` is what an engine or a
+    server is built for where ``batch`` is open. ``latency=False`` leaves the timing out of the report.
 
     ``weights`` is a .safetensors file; default: the ones that come with the package. ``source`` says that it is a
     checkpoint of that public code instead (``slpt``, ``star``, ``hrnet``, ``fan``, ``retinaface``, ...), with its crop,
@@ -64,18 +112,32 @@ def export(
     .npz or text. ``random=True`` takes untrained weights, for latency work. ``decoding`` replaces the model's own
     heatmap decoder. ``markup``: default, what the weights were trained on, else ibug68. ``flip`` puts flip averaging
     into the graph, ``batch`` fixes the number of crops. ``out`` is a file or a folder; default: the working folder.
-    ``progress`` is told each step.
+    ``imgsz`` only checks: an export for another crop size than the model's is refused. ``atol`` is the largest
+    difference from PyTorch allowed, in pixels, in place of the precision's own limits. ``progress`` is told each step.
 
     Raises UnknownModelError, InputError (weights or options do not fit), ParityError (the file would not compute
     PyTorch's landmarks within the tolerance; none is left) and ModelFileError (the place cannot be written).
     """
-    if precision not in parity.TOLERANCES:
-        raise InputError(f"precision is one of {', '.join(parity.TOLERANCES)}, not {precision!r}")
+    asked = dict(locals())
+    _check_choice("precision", precision, parity.TOLERANCES)
+    _check_choice("format", format, WRITERS)
+    target = target or ("tensorrt" if format == "engine" else "cpu")
+    _check_choice("target", target, ("cpu", "tensorrt"))
+    if calib is not None and precision != "int8":
+        raise InputError("calibration pictures (calib) are for precision int8")
     if batch is not None and batch < 1:
         raise InputError(f"a fixed batch is at least 1, not {batch}")
     if opset not in OPSETS:
         raise InputError(f"opset is {OPSETS[0]} to {OPSETS[-1]}, not {opset}")
-    target = _target(out, model, precision, flip=flip, batch=batch)
+    parts = [model, *(["flip"] if flip else []), *([f"b{batch}"] if batch else []), precision]
+    if target == "tensorrt" and format != "engine":
+        parts.append("trt")
+    if atol is not None and not atol > 0:
+        raise InputError(f"atol is a number of pixels above 0, not {atol}")
+    path = _path(out, "_".join(parts), WRITERS[format][1])
+    _check_place(path)
+    writer = importlib.import_module(WRITERS[format][0])
+    getattr(writer, "require", lambda: None)()  # a package that is absent or too old is told before the work is done
     progress("building the network")
     built = build(
         model,
@@ -88,72 +150,106 @@ def export(
         decoding=decoding,
         markup=markup,
     )
+    if batch is not None and built.spec.task == "detection":
+        raise InputError(f"batch is for landmark models; {model} is a detector, which takes one picture")
+    _check_size(built.spec, imgsz)
+    getattr(writer, "check", lambda spec: None)(built.spec)
+    samples = read_samples(calib, built.spec)
     progress("tracing the graph")
-    proto = _graph(built, batch=batch, opset=opset)
+    proto = _traced(built, target, batch=batch, opset=opset)
+    if precision == "int8":
+        progress("calibrating")
+        proto = quantize(proto, built.spec, samples.calibration, target)
     progress("comparing with PyTorch")
-    spec = _proven(built, proto, required=not random)
-    data = proto.SerializeToString()
-    facts = report(spec, target.name, data, proto, opset, batch)
+    reference = fuse(built, decoder=heatmaps.decode)
+    tolerance = parity.TOLERANCES[precision] if atol is None else {"max_px": atol}
+    spec = _proven(built.spec, reference, proto, samples, None if random else tolerance)
+    graph = Graph(proto.SerializeToString(), spec, path, batch, max_batch, progress)
+    facts = report(graph, proto, opset=opset, target=target, format=format, tolerance=tolerance)
+    named = path.name if out is not None and Path(out) == path else None
+    ambiguous = precision == "int8" and format == "onnx"  # without a target, the command line writes a file for each
+    asked = {**asked, "out": named, "target": target if ambiguous else asked["target"]}
+    facts["command"] = command(export, asked, *imports(built.info.build))
+    if latency:
+        progress("measuring")
+        facts["latency"] = measured(reference, graph)
     progress("writing")
-    report_path = target.with_suffix(".report.json")
-    _write(
-        {
-            report_path: json.dumps(facts, indent=2).encode(),
-            target.with_suffix(".report.md"): markdown(facts).encode(),
-            target: data,
-        }
-    )
-    return Exported(target, report_path, spec, facts)
+    made, about = writer.files(replace(graph, command=facts["command"]))
+    facts |= file_facts(path, made) | about
+    # An engine and an .xml may lie beside the .onnx of their name.
+    report_path = path.with_suffix(".report.json") if format == "onnx" else Path(f"{path}.report.json")
+    try:
+        write_files(
+            {
+                report_path: json.dumps(facts, indent=2).encode(),
+                report_path.with_suffix(".md"): markdown(facts).encode(),
+                **made,
+            }
+        )
+    except OutputError as error:
+        raise ModelFileError(str(error)) from error
+    return Exported(path, report_path, spec, facts)
 
 
-def _target(out: str | os.PathLike[str] | None, model: str, precision: str, *, flip: bool, batch: int | None) -> Path:
-    name = "_".join([model, *(["flip"] if flip else []), *([f"b{batch}"] if batch else []), precision]) + ".onnx"
-    path = Path(out) if out is not None else Path(name)
-    if path.is_dir() or (out is not None and str(out).endswith(os.sep)):
-        path = path / name
-    if path.suffix != ".onnx":
-        raise InputError(f"the output is a folder or a file ending in .onnx, not {path}")
+def files(graph: Graph) -> tuple[dict[Path, bytes], dict[str, Any]]:
+    """The files of format ``onnx``, and what the report should say beyond the usual."""
+    return {graph.path: graph.data}, {}
+
+
+def _check_choice(what: str, value: str, choices: Iterable[str]) -> None:
+    if value not in choices:
+        raise InputError(f"{what} is one of {', '.join(choices)}, not {value!r}")
+
+
+def _path(out: str | os.PathLike[str] | None, name: str, suffix: str) -> Path:
+    path = Path(out) if out is not None else Path(name + suffix)
+    if suffix and (path.is_dir() or (out is not None and str(out).endswith(os.sep))):
+        path = path / (name + suffix)
+    if path.suffix != suffix:
+        raise InputError(f"the output is a folder or a file ending in {suffix}, not {path}")
     return path
 
 
-def _graph(built: Built, *, batch: int | None, opset: int) -> ModelProto:
-    """The fused network as ONNX, in the precision of its contract."""
+def _check_place(path: Path) -> None:
+    try:
+        check_place(path)
+    except OutputError as error:
+        raise ModelFileError(str(error)) from error
+
+
+def _check_size(spec: ModelSpec, size: int | None) -> None:
+    if size is None:
+        return
+    if spec.crop is None:
+        raise InputError(f"{spec.name} takes pictures of any size: leave out imgsz (--imgsz)")
+    if size != spec.crop.size:
+        raise InputError(
+            f"{spec.name} takes crops of {spec.crop.size} pixels, not {size}: its weights are of that size"
+        )
+
+
+def _traced(built: Built, target: Target, *, batch: int | None, opset: int) -> ModelProto:
+    """The fused network as ONNX, in floating point."""
     network = without_batch_norm(built.network, built.info.input_size)
     swap_patch_crops(network)
+    join_attention(network)
     if built.spec.precision == "fp16":
-        network = to_half(network)
+        network = to_half(network, built.info)
     return to_onnx(fuse(built, network), built.spec, batch=batch, opset=opset)
 
 
-def _proven(built: Built, proto: ModelProto, *, required: bool) -> ModelSpec:
-    """The contract with its parity figures, put into ``proto``. Raises ParityError where they miss and must not."""
-    reference = fuse(built, decoder=heatmaps.decode)
+def _proven(
+    spec: ModelSpec, reference: nn.Module, proto: ModelProto, samples: Samples, tolerance: Mapping[str, float] | None
+) -> ModelSpec:
+    """The contract with its parity figures, put into ``proto``. Raises ParityError where they miss ``tolerance``."""
     with tempfile.TemporaryDirectory() as scratch:
         draft = Path(scratch) / "draft.onnx"
         draft.write_bytes(proto.SerializeToString())
-        session = OrtSession(draft)
-        if built.spec.task == "detection":
-            assert built.spec.det_thresh is not None
-            figures = parity.detection_parity(reference, session, built.spec.det_thresh)
-        else:
-            figures = parity.landmark_parity(reference, session)
-    if required:  # untrained points are no points to measure, and nobody will use them
-        parity.check(figures, built.spec.precision, built.spec.name)
-    spec = replace(built.spec, parity={"against": "PyTorch fp32", **figures})
+        figures = parity.compare(reference, OrtSession(draft), samples)
+    if tolerance is not None:  # untrained points are no points to measure, and nobody will use them
+        parity.check(figures, spec.precision, spec.name, tolerance)
+    spec = replace(spec, parity={"against": "PyTorch fp32", **figures})
     for entry in proto.metadata_props:
         if entry.key == METADATA_KEY:
             entry.value = spec.to_json()
     return spec
-
-
-def _write(files: Mapping[Path, bytes]) -> None:
-    """All of the files or, where one cannot be written, none."""
-    written: list[Path] = []
-    try:
-        for path, data in files.items():
-            write_bytes(path, data)
-            written.append(path)
-    except OutputError as error:
-        for path in written:
-            path.unlink()
-        raise ModelFileError(str(error)) from error

@@ -160,18 +160,3 @@ def without_batch_norm(network: nn.Module, size: int) -> nn.Module:
             network.set_submodule(names[conv], fused)
             network.set_submodule(names[norm], nn.Identity())
     return network
-
-
-def to_half(network: nn.Module) -> nn.Module:
-    """Weights and activations in fp16; buffers (mean faces, grids) stay fp32, so coordinates come out in fp32."""
-    norms = {name for name, module in network.named_modules() if isinstance(module, nn.BatchNorm2d)}
-    buffers = {
-        name: buffer.clone()
-        for name, buffer in network.named_buffers()
-        if buffer.is_floating_point() and name.rpartition(".")[0] not in norms
-    }
-    network.half()
-    for name, buffer in buffers.items():
-        owner, _, leaf = name.rpartition(".")
-        setattr(network.get_submodule(owner), leaf, buffer)
-    return network

@@ -1,6 +1,6 @@
 """PyTorch definitions of landmark and detection networks. Modules only: no exporting, no pixels in or out."""
 
-from .registry import ModelInfo, create, info, list_models
+from .registry import ModelInfo, create, info, list_models, register
 from .weights import default_weights, load, restore
 
-__all__ = ["ModelInfo", "create", "default_weights", "info", "list_models", "load", "restore"]
+__all__ = ["ModelInfo", "create", "default_weights", "info", "list_models", "load", "register", "restore"]

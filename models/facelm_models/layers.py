@@ -21,7 +21,7 @@ class Attention(nn.Module):
 
     def forward(
         self,
-        query: torch.Tensor,  # (n, q, D)
+        query: torch.Tensor,  # (n, q, D), or (1, q, D) for the same query everywhere
         key: torch.Tensor,  # (n, k, D)
         value: torch.Tensor,  # (n, k, D)
     ) -> torch.Tensor:  # (n, q, D)
@@ -29,7 +29,9 @@ class Attention(nn.Module):
             layer(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for layer, x in ((self.query, query), (self.key, key), (self.value, value))
         )
-        mixed = nn.functional.scaled_dot_product_attention(q, k, v)  # (n, heads, q, D / heads)
+        mixed = nn.functional.scaled_dot_product_attention(
+            q.expand(len(k), -1, -1, -1), k, v
+        )  # (n, heads, q, D / heads)
         out: torch.Tensor = self.out(mixed.transpose(1, 2).flatten(2))
         return out
 
@@ -73,7 +75,7 @@ class DecoderLayer(nn.Module):
 
     def forward(
         self,
-        y: torch.Tensor,  # (n, L, D)
+        y: torch.Tensor,  # (n, L, D), or (1, L, D) for the same everywhere
         queries: torch.Tensor,  # (1, L, D)
         memory: torch.Tensor,  # (n, tokens, D)
         position: torch.Tensor,  # (1, tokens, D)

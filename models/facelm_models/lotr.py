@@ -150,7 +150,7 @@ class LOTR(nn.Module):
         position = self.position() if isinstance(self.position, AxialPositions) else self.position
         for layer in self.encoder:
             memory = layer(memory, position)
-        y = self.queries.expand(crops.shape[0], -1, -1)
+        y: torch.Tensor = self.queries  # of one crop, and so the same for all
         for layer in self.decoder:
             y = layer(y, self.queries, memory, position)
         offsets: torch.Tensor = self.head(self.dropout(y))

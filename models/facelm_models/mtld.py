@@ -159,7 +159,7 @@ class MTLD(nn.Module):
         memory, position = torch.cat(self._memories(maps, positions), 1), torch.cat(positions, 1)
         for layer in self.encoder:
             memory = layer(memory, position)
-        y = self.queries.expand(memory.shape[0], -1, -1)
+        y: torch.Tensor = self.queries  # of one crop, and so the same for all
         offsets = []
         for layer, head in zip(self.decoder, self.heads, strict=True):
             y = layer(y, self.queries, memory, position)

@@ -49,7 +49,7 @@ class ModelInfo:
     channels: Literal["rgb", "bgr"]
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    paper: str
+    paper: str = ""
     crop: Mapping[str, Any] = field(default_factory=lambda: dict(ALIGNED))
     decoding: Decoding = "coordinates"
     offset: float = -0.5

@@ -131,7 +131,7 @@ class InherentRelationLayer(nn.Module):
 
     def forward(
         self,
-        x: torch.Tensor,  # (n, L, D), T of the paper
+        x: torch.Tensor,  # (n, L, D), T of the paper, or (1, L, D) for the same everywhere
         queries: torch.Tensor,  # (1, L, D), Q
         patches: torch.Tensor,  # (n, L, D), R
         encoded: torch.Tensor,  # (n, L, D), R + P
@@ -239,7 +239,7 @@ class SLPT(nn.Module):
         extent = (points + side / 2).clamp(0, 1) - corner  # patches are smaller where the map ends
         patches = self.embed(self.crop(features, corner, extent))
         encoded = patches + self.structure
-        x = torch.zeros_like(patches)
+        x = patches.new_zeros(1, *patches.shape[1:])  # of one crop, and so the same for all
         found = []
         for layer in self.relations:
             x = layer(x, self.queries, patches, encoded)

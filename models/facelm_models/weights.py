@@ -41,8 +41,9 @@ def read(path: str | Path) -> dict[str, torch.Tensor]:
     path = Path(path)
     if path.suffix != ".safetensors":
         raise WeightsError(
-            f"{path} is not a .safetensors file; a checkpoint of a paper's own code loads with the name of its source: "
-            f"{', '.join(official.list_sources())}"
+            f"{path} is not a .safetensors file; a checkpoint of a paper's own code loads with the name of its source "
+            f"(--from on the command line): {', '.join(official.list_sources())}; weights of your own are written by "
+            f"facelm_models.weights.save"
         )
     try:
         return load_file(_existing(path))
@@ -182,9 +183,16 @@ def _problems(
 
 
 def _check(model: nn.Module, problems: list[str]) -> None:
-    if problems:
-        shown = "\n  ".join(problems[:20]) + (f"\n  and {len(problems) - 20} more" if len(problems) > 20 else "")
-        raise WeightsError(f"these weights do not fit {type(model).__name__}:\n  {shown}")
+    if not problems:
+        return
+    kinds: dict[str, list[str]] = {}
+    for problem in problems:
+        kinds.setdefault(problem.partition(" ")[0], []).append(problem)
+    shown = [line for kind in kinds.values() for line in kind[:8]]  # some of each kind
+    if len(shown) < len(problems):
+        counts = ", ".join(f"{kind.rstrip(':')} {len(lines)}" for kind, lines in kinds.items() if len(lines) > 8)
+        shown.append(f"and more; in all: {counts}")
+    raise WeightsError(f"these weights do not fit {type(model).__name__}:\n  " + "\n  ".join(shown))
 
 
 def _from_official(

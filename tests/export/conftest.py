@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,21 @@ import pytest
 import torch
 from torch import nn
 
-from facelm_export import Exported, export
+from facelm_export import Exported, export, latency
 from facelm_models import create
 from facelm_models.lotr import LOTR
 from facelm_models.retinaface import RetinaFace
 from facelm_models.weights import save
+
+# Small forms of each architecture; the file of their weights says which options they have.
+SMALL = {
+    "lotr_m_plus": {"size": 64},
+    "slpt_resnet34": {"size": 64, "layers": 2, "dim": 64},
+    "mtld_r18": {"size": 64},
+    "hourglass4": {"size": 64, "stacks": 1, "dim": 32},
+    "fan2": {"size": 64, "stacks": 1, "dim": 32},
+    "hrnet18": {"size": 64, "modules": (1, 1, 1)},
+}
 
 CARD = {"data": "drawn at random", "licence": "none needed", "accuracy": {"nme": 0.5}}
 
@@ -46,6 +56,15 @@ def disturbed(name: str, **options: Any) -> nn.Module:
     return network.eval()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def brief_timing() -> Iterator[None]:
+    """Reports are timed on few runs: what they say is tested, not how fast this machine is."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(latency, "SECONDS", 0)
+        patch.setattr(latency, "BLOCK_SECONDS", 0)
+        yield
+
+
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Writes the weights of ``disturbed(name)``."""
@@ -72,5 +91,24 @@ def exported(tmp_path_factory: pytest.TempPathFactory, weights: Callable[[str], 
         if key not in done:
             done[key] = export(name, precision=precision, weights=weights(name), out=folder, **options)
         return done[key]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Exported]:
+    """The exported small form of a network, and where it lies."""
+    made: dict[str, Exported] = {}
+
+    def make(name: str) -> Exported:
+        if name not in made:
+            folder = tmp_path_factory.mktemp(name)
+            network = disturbed(name, **SMALL[name])
+            for key, buffer in network.named_buffers():
+                if key in ("mean_face", "mean_shape"):
+                    buffer.uniform_(0.2, 0.8)
+            save(folder / "weights.safetensors", network, {**CARD, "markup": "ibug68"})
+            made[name] = export(name, weights=folder / "weights.safetensors", out=folder / f"{name}.onnx")
+        return made[name]
 
     return make

@@ -2,52 +2,27 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx
 import pytest
 import torch
+from onnx import numpy_helper
 
 from facelm_export import export
-from facelm_models import create, info, list_models
-from facelm_models.weights import save
+from facelm_models import create, info, list_models, load
 from facelm_sdk import Landmarker
 from facelm_sdk import markup as markups
 from tests.tolerances import PIXELS
 
-from .conftest import CARD, disturbed
+from .conftest import SMALL
 
-# Small forms of each architecture; the file of their weights says which options they have.
-SMALL = {
-    "lotr_m_plus": {"size": 64},
-    "slpt_resnet34": {"size": 64, "layers": 2, "dim": 64},
-    "mtld_r18": {"size": 64},
-    "hourglass4": {"size": 64, "stacks": 1, "dim": 32},
-    "fan2": {"size": 64, "stacks": 1, "dim": 32},
-    "hrnet18": {"size": 64, "modules": (1, 1, 1)},
-}
+TRAINING_BRANCHES = {"mtld_r18"}
+"""Small networks with parameters that only training uses: heatmaps beside the regression."""
 
 
 def test_every_architecture_is_tested():
     builds = {info(name).build for name in list_models("landmarks")}
     assert {info(name).build for name in SMALL} == builds
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory):
-    """The exported small form of a network, and where it lies."""
-    made = {}
-
-    def make(name):
-        if name not in made:
-            folder = tmp_path_factory.mktemp(name)
-            network = disturbed(name, **SMALL[name])
-            for key, buffer in network.named_buffers():
-                if key in ("mean_face", "mean_shape"):
-                    buffer.uniform_(0.2, 0.8)
-            save(folder / "weights.safetensors", network, {**CARD, "markup": "ibug68"})
-            made[name] = export(name, weights=folder / "weights.safetensors", out=folder / f"{name}.onnx")
-        return made[name]
-
-    return make
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -83,14 +58,35 @@ def test_patches_are_cropped_without_gridsample(small):
     assert "GridSample" not in operators(small("slpt_resnet34"))
 
 
-def test_training_only_branches_are_gone(small):
-    """Of MTLD's convolutions those of the ResNet-18 and the three to D are left, and nothing that enlarges maps."""
+def unused(network):
+    """Names and values of the parameters that the landmarks do not depend on."""
+    network(torch.randn(2, 3, 64, 64)).sum().backward()
+    return {name: p.detach().numpy() for name, p in network.named_parameters() if p.grad is None}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_training_only_branches_are_gone(small, name):
+    """No weight of theirs is in the file, nor anything else that only training has."""
+    network = load(create(name, **SMALL[name]), small(name).path.parent / "weights.safetensors").eval()
+    training_only = unused(network)
+    assert bool(training_only) == (name in TRAINING_BRANCHES)
+    graph = onnx.load(small(name).path).graph
+    kept = [numpy_helper.to_array(tensor).ravel() for tensor in graph.initializer]
+    for key, value in training_only.items():
+        same_size = [array for array in kept if array.size == value.size > 1]
+        assert not any(np.array_equal(np.sort(array), np.sort(value.ravel())) for array in same_size), key
+    assert not {"Dropout", "Identity"} & {node.op_type for node in graph.node}
+    left = sum(array.size for array in kept)
+    assert (
+        left <= 1.05 * sum(p.numel() for p in network.parameters() if p.grad is not None) + 20_000
+    )  # grids, constants
+
+
+def test_convolutions_of_a_branch_are_gone(small):
+    """Of MTLD's those of the ResNet-18 and the three to D are left, and nothing that enlarges maps."""
     found = operators(small("mtld_r18"))
     assert found.count("Conv") == 20 + 3
     assert "Resize" not in found
-    branch = {tuple(p.shape) for p in create("mtld_r18", **SMALL["mtld_r18"]).heatmaps.parameters() if p.ndim == 4}
-    assert (68, 128, 1, 1) in branch
-    assert (68, 128, 1, 1) not in {tuple(t.dims) for t in onnx.load(small("mtld_r18").path).graph.initializer}
 
 
 def test_a_decoder_can_be_chosen(small, tmp_path):

@@ -9,7 +9,8 @@ import onnx
 import pytest
 
 from facelm_export import build, export, exporter, parity
-from facelm_export.parity import check, detection_parity, parity_crops
+from facelm_export.parity import check
+from facelm_export.samples import portrait_crops
 from facelm_sdk.errors import InputError, MarkupError, ModelFileError, ParityError, UnknownModelError
 from facelm_sdk.transform import CropRecipe
 
@@ -129,40 +130,10 @@ def test_check_refuses_what_is_not_a_number():
     check({"max_px": 0.02, "p99_px": 0.01, "unmatched": 0}, "fp32", "x")
 
 
-class _Detections:
-    """A detector of two faces, their order, place and scores as given."""
-
-    def __init__(self, order=(0, 1), shift=0.0, scores=(0.9, 0.8)):
-        boxes = np.array([[10, 10, 60, 70], [100, 100, 180, 190]], np.float32)[list(order)] + np.float32(shift)
-        kps = np.zeros((2, 5, 2), np.float32) + boxes[:, None, :2]
-        self.outputs = [boxes, np.array(scores, np.float32)[list(order)], kps]
-
-    def __call__(self, image):
-        import torch
-
-        return [torch.from_numpy(part) for part in self.outputs]
-
-    def run(self, feeds):
-        return self.outputs
-
-
-def test_detections_are_compared_face_by_face():
-    swapped = detection_parity(_Detections(), _Detections(order=(1, 0)), 0.5)
-    assert swapped == {"faces": 6, "unmatched": 0, "max_px": 0, "p99_px": 0, "mean_px": 0}
-    moved = detection_parity(_Detections(), _Detections(shift=0.25), 0.5)
-    assert moved["max_px"] == moved["mean_px"] == 0.25
-    across = detection_parity(_Detections(), _Detections(scores=(0.9, 0.79)), 0.795)
-    assert (across["faces"], across["unmatched"]) == (4, 0), "a score on the other side of the threshold"
-    other = detection_parity(_Detections(), _Detections(scores=(0.9, 0.6)), 0.5)
-    assert other["unmatched"] == 6
-    elsewhere = detection_parity(_Detections(), _Detections(shift=300), 0.5)
-    assert elsewhere["unmatched"] == 12 and elsewhere["faces"] == 0
-
-
-def test_parity_crops_differ_and_can_be_cut_by_a_box(exported):
+def test_portrait_crops_differ_and_can_be_cut_by_a_box(exported):
     spec = exported("lotr_m").spec
-    crops = parity_crops(spec, 4)
+    crops = portrait_crops(spec, 4)
     assert crops.shape == (4, 192, 192, 3) and crops.dtype == np.uint8
     assert crops.std() > 20 and np.abs(crops[0].astype(int) - crops[2]).mean() > 1
-    boxed = parity_crops(dataclasses.replace(spec, crop=CropRecipe(size=64, kind="box", scale=1.2)), 2)
+    boxed = portrait_crops(dataclasses.replace(spec, crop=CropRecipe(size=64, kind="box", scale=1.2)), 2)
     assert boxed.shape == (2, 64, 64, 3) and boxed.std() > 20

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from facelm_export.wrappers import FusedDetector, FusedLandmarks, PixelInput, to_half, without_batch_norm
+from facelm_export.precision import to_half
+from facelm_export.wrappers import FusedDetector, FusedLandmarks, PixelInput, without_batch_norm
 from facelm_models import info
 from facelm_sdk import markup as markups
 from tests.tolerances import PIXELS, REWRITE
@@ -119,7 +120,7 @@ def test_heatmaps_become_pixels_and_scores():
 
 
 def test_half_precision_keeps_buffers():
-    network = to_half(without_batch_norm(disturbed("lotr_m"), 192))
+    network = to_half(without_batch_norm(disturbed("lotr_m"), 192), info("lotr_m"))
     assert all(p.dtype == torch.float16 for p in network.parameters())
     assert all(b.dtype == torch.float32 for b in network.buffers() if b.is_floating_point())
     assert torch.equal(network.mean_shape, disturbed("lotr_m").mean_shape)
@@ -130,7 +131,7 @@ def test_half_precision_keeps_buffers():
 def test_points_leave_a_half_precision_network_in_fp32(crops):
     network = without_batch_norm(disturbed("lotr_m"), 192)
     expected = FusedLandmarks(network, info("lotr_m"), 192, MARKUP, flip=True)(crops)
-    actual = FusedLandmarks(to_half(network), info("lotr_m"), 192, MARKUP, flip=True)(crops)
+    actual = FusedLandmarks(to_half(network, info("lotr_m")), info("lotr_m"), 192, MARKUP, flip=True)(crops)
     assert actual.dtype == torch.float32
     assert (actual - expected).norm(dim=-1).max() < PIXELS["fp16"]
 

@@ -1,0 +1,92 @@
+"""How long PyTorch and onnxruntime take for the same work, side by side on this machine."""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from facelm_sdk.image import read_image
+from facelm_sdk.session import OrtSession
+from facelm_sdk.spec import ModelSpec
+
+from .samples import PICTURE, portrait_crops
+
+if TYPE_CHECKING:
+    from .exporter import Graph
+
+PICTURE_SIZE = (640, 480)  # width, height of what a detector is timed on
+SECONDS = 2.5
+"""What the timing may take; a model that needs more is timed ``ROUNDS`` times a side."""
+ROUNDS = 3
+BLOCK_SECONDS = 0.2  # of one side before the other has its turn
+MOST_IN_A_BLOCK = 20
+
+
+def measured(reference: nn.Module, graph: Graph) -> dict[str, Any]:
+    """Milliseconds of a run of ``reference`` (PyTorch eager, fp32) and of the graph (onnxruntime on the CPU).
+
+    Both get the same input and number of threads, and take turns in blocks, so that a machine that slows down slows
+    both; the first run of each block, which finds caches and threads as the other side left them, is not counted.
+    ``ratio`` is how many times faster onnxruntime is.
+    """
+    threads = torch.get_num_threads()
+    session = OrtSession(graph.data, threads=threads)
+    name, value = _input(graph.spec, graph.batch or 1)
+    tensor = torch.from_numpy(value)
+
+    @torch.inference_mode()
+    def eager() -> None:
+        reference(tensor)
+
+    pytorch, onnxruntime = _side_by_side(eager, lambda: session.run({name: value}))
+    return {
+        "input": f"{name} {value.dtype} {value.shape}",
+        "batch": len(value),
+        "threads": threads,
+        "pytorch_ms": _summary(pytorch),
+        "onnxruntime_ms": _summary(onnxruntime),
+        "ratio": round(statistics.median(pytorch) / statistics.median(onnxruntime), 2),
+    }
+
+
+def _input(spec: ModelSpec, batch: int) -> tuple[str, NDArray[np.uint8]]:
+    if spec.task == "landmarks":
+        return "crops", portrait_crops(spec, batch)
+    import cv2
+
+    return "image", np.asarray(cv2.resize(read_image(PICTURE), PICTURE_SIZE), np.uint8)[None]
+
+
+def _side_by_side(*sides: Callable[[], object]) -> list[list[float]]:
+    """Milliseconds of each side's runs."""
+    for run in sides:
+        run()
+    block = max(1, min(MOST_IN_A_BLOCK, int(BLOCK_SECONDS * 1000 / max(_times(run, 1)[0] for run in sides))))
+    found: list[list[float]] = [[] for _ in sides]
+    start, rounds = time.perf_counter(), 0
+    while rounds < ROUNDS or time.perf_counter() - start < SECONDS:
+        for times, run in zip(found, sides, strict=True):
+            times += _times(run, 1 + block)[1:]
+        rounds += 1
+    return found
+
+
+def _times(run: Callable[[], object], count: int) -> list[float]:
+    marks = [time.perf_counter()]
+    for _ in range(count):
+        run()
+        marks.append(time.perf_counter())
+    return [1000 * (after - before) for before, after in itertools.pairwise(marks)]
+
+
+def _summary(times: list[float]) -> dict[str, float]:
+    q1, median, q3 = (round(float(value), 4) for value in np.percentile(times, (25, 50, 75)))
+    return {"median": median, "q1": q1, "q3": q3, "runs": len(times)}

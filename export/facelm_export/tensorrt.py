@@ -1,0 +1,46 @@
+"""The files of format ``engine``: a TensorRT engine, the card that says what it is for, and TensorRT's timing cache."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from facelm_sdk._trt import load_tensorrt
+from facelm_sdk.trt_build import build_engine, check_buildable, read_timing
+
+if TYPE_CHECKING:
+    from facelm_sdk.spec import ModelSpec
+
+    from .exporter import Graph
+
+
+def require() -> None:
+    """Raise MissingDependencyError, with the line to type, unless a TensorRT that is new enough can be imported."""
+    load_tensorrt()
+
+
+def check(spec: ModelSpec) -> None:
+    """Raise InputError unless a model of this contract can become an engine."""
+    check_buildable(spec)
+
+
+def files(graph: Graph) -> tuple[dict[Path, bytes], dict[str, Any]]:
+    """The files by their paths, and what the report should say beyond the usual. Errors: see build_engine."""
+    graph.progress("building the engine")
+    built = build_engine(
+        graph.data,
+        graph.spec,
+        max_batch=graph.max_batch,
+        timing=read_timing(graph.path),
+        rebuild=graph.command or None,
+        progress=lambda done: graph.progress(f"building the engine, {done:.0%}"),
+    )
+    card = built.card
+    facts = {
+        "built_with": f"{card.flavour} {card.version}",
+        "built_for": ", ".join(card.compute_capabilities) if card.gpu is None else card.gpu,
+        "crops": card.batch or f"1 to {card.max_batch}",
+        "source_sha256": card.source_sha256,
+        "engine_parity": "the figures of parity are the ONNX graph's; the engine was not run",
+    }
+    return built.files(graph.path), {"engine": facts}

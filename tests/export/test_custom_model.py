@@ -1,0 +1,150 @@
+"""A landmark network of the user's own: registered, exported and run, as examples/custom_model.py shows it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from facelm_export import export
+from facelm_models import ModelInfo, registry
+from facelm_models.weights import save
+from facelm_sdk import Landmarker
+from facelm_sdk.errors import InputError
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLE = ROOT / "examples" / "custom_model.py"
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """The example, run in a folder of its own; then the command line, which imports it."""
+    folder = tmp_path_factory.mktemp("custom")
+    paths = [str(ROOT / part) for part in (".", "models", "export")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+
+    def python(*arguments):
+        done = subprocess.run(
+            [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    main = "from facelm_export.cli import main; main()"
+    options = ("--model", "my_net", "--weights", "my_net.safetensors", "--no-latency", "-o", "again/")
+    example = python(EXAMPLE)
+    line = python("-c", main, "--import", str(EXAMPLE), *options)
+    return SimpleNamespace(folder=folder, example=example, line=line)
+
+
+def test_the_example_is_short():
+    assert len(EXAMPLE.read_text("utf-8").splitlines()) < 40
+
+
+def test_the_example_gets_export_report_and_runtime(ran):
+    assert "# my_net_fp32.onnx" in ran.example and "## Parity with PyTorch fp32" in ran.example
+    assert "facelm-export --import custom_model.py --model my_net --weights my_net.safetensors" in ran.example
+    assert ran.example.splitlines()[-1].endswith("(68, 2)"), "one face of the portrait"
+    points = Landmarker(ran.folder / "my_net_fp32.onnx")(np.zeros((2, 96, 96, 3), np.uint8))
+    assert points.shape == (2, 68, 2)
+
+
+def test_the_command_line_imports_it(ran):
+    assert "again/my_net_fp32.onnx" in ran.line
+    one, other = (Landmarker(ran.folder / path / "my_net_fp32.onnx") for path in ("", "again"))
+    crops = np.random.default_rng(0).integers(0, 256, (1, 96, 96, 3), np.uint8)
+    assert np.array_equal(one(crops), other(crops)) and one.spec.weights_sha256 == other.spec.weights_sha256
+
+
+@dataclass(frozen=True)
+class Config:
+    size: int = 32
+    num_landmarks: int = 68
+    heatmaps: bool = False
+
+
+class Network(nn.Module):
+    """Coordinates or heatmaps of as many points as its config says."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.features = nn.Conv2d(3, 4, 3, 2, 1)
+        points = config.num_landmarks
+        self.head = nn.Conv2d(4, points, 1) if config.heatmaps else nn.Linear(4 * 16 * 16, points * 2)
+
+    def forward(self, crops):
+        x = self.features(crops)
+        return self.head(x) if self.config.heatmaps else self.head(x.flatten(1)).view(-1, self.config.num_landmarks, 2)
+
+
+@pytest.fixture
+def register(monkeypatch):
+    """Registers a model for one test."""
+    registry._load_architectures()
+    monkeypatch.setattr(registry, "_registry", dict(registry._registry))
+
+    def add(build, config, **options):
+        values = {"input_size": 32, "channels": "bgr", "mean": (0.0,) * 3, "std": (255.0,) * 3, **options}
+        return registry.register(ModelInfo("own", "landmarks", build, config, **values))
+
+    return add
+
+
+def test_a_heatmap_network_takes_its_points_from_the_markup(register, tmp_path):
+    config = Config(num_landmarks=98, heatmaps=True)
+    register(Network, config, decoding="local_soft_argmax")
+    torch.manual_seed(0)
+    save(tmp_path / "own.safetensors", Network(config), {"markup": "wflw98"})
+    done = export("own", weights=tmp_path / "own.safetensors", flip=True, latency=False, out=tmp_path)
+    points, scores = Landmarker(done.path).run(np.zeros((3, 32, 32, 3), np.uint8))
+    assert points.shape == (3, 98, 2) and scores.shape == (3, 98)
+    assert done.spec.markup == "wflw98" and done.spec.parity["max_px"] < 0.02
+
+
+class Broken(nn.Module):
+    """Does not take crops of the size it is registered with."""
+
+    def __init__(self, config: object) -> None:
+        super().__init__()
+        self.linear = nn.Linear(5, 5)
+
+    def forward(self, crops):
+        return self.linear(crops)
+
+
+@pytest.mark.parametrize(
+    ("build", "config", "options", "message"),
+    [
+        (
+            lambda config: Network(Config(num_landmarks=5)),
+            None,
+            {},
+            r"own gives \(1, 5, 2\).*ibug68 needs \(n, 68, 2\)",
+        ),
+        (Network, Config(heatmaps=True), {}, r"own gives \(1, 68, 16, 16\).*'coordinates'.*needs \(n, 68, 2\)"),
+        (Network, Config(), {"decoding": "argmax"}, r"own gives \(1, 68, 2\).*'argmax'.*\(n, 68, h, w\) heatmaps"),
+        (Broken, None, {}, r"own does not run on float \(1, 3, 32, 32\)"),
+        (lambda config: "network", None, {}, "build of own gives no torch.nn.Module with parameters: 'network'"),
+    ],
+)
+def test_a_network_that_is_not_what_its_registration_says(register, build, config, options, message):
+    register(build, config, **options)
+    with pytest.raises(InputError, match=message):
+        export("own", random=True)
+
+
+def test_weights_of_a_network_whose_build_is_a_function(register, tmp_path):
+    """What a card says of the class is compared with a class only."""
+    register(lambda config: Network(config), Config())
+    save(tmp_path / "own.safetensors", Network(Config()), {})
+    done = export("own", weights=tmp_path / "own.safetensors", latency=False, out=tmp_path)
+    assert done.spec.name == "own"
