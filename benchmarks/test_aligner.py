@@ -1,15 +1,113 @@
-"""The whole way: picture in, faces out."""
+"""The whole way, picture in and faces out: backends, the one-file pipeline, flip averaging, many faces, stages, threads."""
 
 from __future__ import annotations
 
+import cv2
+import numpy as np
 import pytest
 
-from facelm_sdk import Aligner
+from facelm_sdk import Aligner, Landmarker
+from facelm_sdk.image import read_image
+from facelm_sdk.session import OrtSession
+
+from .machine import THREADS
+from .turns import Side
+
+FACES = ("1face", "16faces", "0faces")
+
+
+def aligner(models, backend="onnxruntime", threads=THREADS, **options):
+    landmarks, detector = (models.session(name, backend, threads=threads) for name in ("lotr_m", "retinaface_mnet025"))
+    return Aligner(landmarks, detector, **options)
+
+
+@pytest.mark.parametrize("backend", ["eager", "onnxruntime", "pipeline", "default"])
+@pytest.mark.parametrize("faces", FACES)
+def test_aligner(turns, models, pictures, faces, backend):
+    """``default`` is ``Aligner(threads=...)`` as a user gets it; ``pipeline`` the whole in one ONNX file."""
+    image, count = pictures[faces], {"1face": 1, "16faces": 16, "0faces": 0}[faces]
+
+    def make(backend):
+        if backend == "pipeline":
+            session = OrtSession(models.pipeline(), threads=THREADS)
+            assert len(session.run({"image": image})[0]) == count
+            return Side(lambda: session.run({"image": image}))
+        whole = Aligner(threads=THREADS) if backend == "default" else aligner(models, backend)
+        assert len(whole(image)) == count
+        return Side(lambda: whole(image))
+
+    turns(("backend",), make)
 
 
 @pytest.mark.parametrize("flip", [False, True], ids=["plain", "flip"])
-def test_aligner(measure, models, picture, runtime, flip):
-    landmarks, detector = (models[name].session(runtime) for name in ("lotr_m", "retinaface_mnet025"))
-    aligner = Aligner(landmarks, detector, flip=flip or None, max_faces=1)
-    faces = measure(f"aligner, one face{', flip averaging' if flip else ''}", runtime, aligner, picture)
-    assert len(faces) == 1
+def test_aligner_flip(turns, models, picture, flip):
+    def make(flip):
+        whole = aligner(models, flip=flip or None)
+        return Side(lambda: whole(picture))
+
+    turns(("flip",), make)
+
+
+@pytest.mark.parametrize("way", ["one_picture", "single_calls", "batch"])
+def test_sixteen_faces(turns, models, pictures, way):
+    """16 faces: in one picture, by one call for each of its 16 tiles, and the tiles as one batch."""
+    image = pictures["16faces"]
+    tiles = [np.ascontiguousarray(part) for row in np.split(image, 4) for part in np.split(row, 4, axis=1)]
+
+    def make(way):
+        whole = aligner(models)
+        runs = {
+            "one_picture": lambda: whole(image),
+            "single_calls": lambda: [whole(tile) for tile in tiles],
+            "batch": lambda: whole.batch(tiles),
+        }
+        return Side(runs[way])
+
+    turns(("way",), make)
+
+
+@pytest.mark.parametrize("stage", ["whole", "decode", "detect", "warp", "network", "map_back"])
+def test_stages(turns, models, picture, stage):
+    """Where the time goes from a 640x480 JPEG to a face: each stage by itself, beside the whole."""
+    data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
+
+    def make(stage):
+        whole = aligner(models)
+        landmarker = whole.landmarker
+        image = read_image(data)
+        found = whole.detector(image)
+        transform = landmarker.recipe.transform(found.boxes[0], found.kps[0])
+        crops = transform.warp(image)[None]
+        landmarks = landmarker(crops)
+        runs = {
+            "whole": lambda: whole(data),
+            "decode": lambda: read_image(data),
+            "detect": lambda: whole.detector(image),
+            "warp": lambda: landmarker.recipe.transform(found.boxes[0], found.kps[0]).warp(image, out=crops[0]),
+            "network": lambda: landmarker.run(crops),
+            "map_back": lambda: transform.invert(landmarks[0]),
+        }
+        return Side(runs[stage])
+
+    turns(("stage",), make)
+
+
+@pytest.mark.parametrize("threads", [1, 2], ids="threads{}".format)
+def test_aligner_threads(turns, models, picture, threads):
+    def make(threads):
+        whole = aligner(models, threads=threads)
+        return Side(lambda: whole(picture))
+
+    turns(("threads",), make)
+
+
+@pytest.mark.parametrize("batch", [1, 8, 16], ids="batch{}".format)
+def test_kps_given(turns, models, picture, batch):
+    """Landmarks alone, through the Aligner: the five points are given for pictures of one face each."""
+    whole = Aligner(Landmarker(models.session("lotr_m", "onnxruntime")), None)
+    kps = aligner(models)(picture)[0].kps
+
+    def make(batch):
+        return Side(lambda: whole.batch([picture] * batch, kps=[kps] * batch))
+
+    turns(("batch",), make)

@@ -30,7 +30,10 @@ if TYPE_CHECKING:
     from .image import read_image as read_image
     from .landmarker import Landmarker as Landmarker
     from .markup import Markup as Markup
+    from .profile import Profile as Profile
+    from .smoothing import Smoothing as Smoothing
     from .spec import ModelSpec as ModelSpec
+    from .tracker import Tracker as Tracker
     from .transform import CropRecipe as CropRecipe
     from .transform import CropTransform as CropTransform
     from .types import Face as Face
@@ -60,7 +63,10 @@ _HOMES = {
     "image": ["read_image"],
     "landmarker": ["Landmarker"],
     "markup": ["Markup"],
+    "profile": ["Profile"],
+    "smoothing": ["Smoothing"],
     "spec": ["ModelSpec"],
+    "tracker": ["Tracker"],
     "transform": ["CropRecipe", "CropTransform"],
     "types": ["Face", "ImageArray"],
 }

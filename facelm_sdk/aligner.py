@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import repeat
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import boxes as box_math
 from . import markup as markups
-from .detector import Detector, DetSize
+from . import profile as profiling
+from .detector import Detections, Detector, DetSize
 from .errors import InputError
 from .image import read_image
 from .landmarker import Landmarker
@@ -31,6 +33,8 @@ SURROUNDINGS = 2.0
 MATCHING_IOU = 0.3
 
 Color = Literal["bgr", "rgb"]
+
+_Part = TypeVar("_Part", Landmarker, Detector)
 
 _END = object()
 
@@ -69,6 +73,8 @@ class Aligner:
         Aligner(providers=[("TensorrtExecutionProvider", cached), "CUDAExecutionProvider"])
 
     Without ``trt_engine_cache_enable`` it builds its engines at every start.
+
+    ``profile=True`` measures where the time of each call goes: ``print(aligner.profile)``. Else ``profile`` is None.
     """
 
     def __init__(
@@ -86,6 +92,7 @@ class Aligner:
         session_options: Any = None,
         max_faces: int | None = None,
         engine: str | os.PathLike[str] | None = None,
+        profile: bool = False,
     ) -> None:
         if max_faces is not None and max_faces < 1:
             raise InputError(f"max_faces is at least 1 or None, not {max_faces}")
@@ -107,6 +114,11 @@ class Aligner:
             else Detector(detector, det_size=det_size, det_thresh=det_thresh, **options)
         )
         self.max_faces = max_faces
+        self.profile = profiling.Profile() if profile else None
+        self.timing = profiling.NoProfile() if self.profile is None else self.profile
+        if self.profile is not None:
+            self.landmarker = _timed(self.landmarker, self.profile, profiling.LANDMARKER)
+            self.detector = self.detector and _timed(self.detector, self.profile, profiling.DETECTOR)
 
     def __call__(
         self, image: Any, *, boxes: ArrayLike | None = None, kps: ArrayLike | None = None, color: Color = "bgr"
@@ -137,16 +149,24 @@ class Aligner:
         return self._align(_rows(images, boxes, kps), color)
 
     def _align(self, rows: Iterable[tuple[Any, ArrayLike | None, ArrayLike | None]], color: Color) -> list[list[Face]]:
+        with self.timing.call():
+            return self._align_rows(rows, color)
+
+    def _align_rows(
+        self, rows: Iterable[tuple[Any, ArrayLike | None, ArrayLike | None]], color: Color
+    ) -> list[list[Face]]:
         size = self.landmarker.size
         crops = np.empty((self.landmarker.max_batch, size, size, 3), np.uint8)
         pending: list[_Pending] = []
         results: list[list[Face]] = []
         for image, boxes, kps in rows:
-            picture = read_image(image, color)
+            with self.timing.stage(profiling.READ):
+                picture = read_image(image, color)
             results.append([])
             for index, candidate in enumerate(self._candidates(picture, boxes, kps)):
-                transform = self._transform(candidate, index)
-                transform.warp(picture, out=crops[len(pending)])
+                with self.timing.stage(profiling.WARP):
+                    transform = self._transform(candidate, index)
+                    transform.warp(picture, out=crops[len(pending)])
                 pending.append(_Pending(results[-1], candidate, transform))
                 if len(pending) == len(crops):
                     self._finish(crops, pending)
@@ -155,10 +175,12 @@ class Aligner:
 
     def _finish(self, crops: ImageArray, pending: list[_Pending]) -> None:
         """Run the crops that wait and hand their faces out."""
-        landmarks, scores = self.landmarker.run(crops[: len(pending)])
-        for index, one in enumerate(pending):
-            points = one.transform.invert(landmarks[index]).astype(np.float32)
-            one.faces.append(self._face(one, points, None if scores is None else scores[index].copy()))
+        with self.timing.stage(profiling.BATCH):
+            landmarks, scores = self.landmarker.run(crops[: len(pending)])
+        with self.timing.stage(profiling.MAP_BACK):
+            for index, one in enumerate(pending):
+                points = one.transform.invert(landmarks[index]).astype(np.float32)
+                one.faces.append(self._face(one, points, None if scores is None else scores[index].copy()))
         pending.clear()
 
     def _face(self, one: _Pending, points: NDArray[np.float32], scores: NDArray[np.float32] | None) -> Face:
@@ -202,11 +224,16 @@ class Aligner:
     def _detected(self, picture: ImageArray) -> list[_Candidate]:
         if self.detector is None:
             raise InputError("this Aligner has no detector; give boxes or kps")
-        found = self.detector(picture).select(slice(0, self.max_faces))
+        found = self._detect(picture).select(slice(0, self.max_faces))
         return [
             _Candidate(box, points, float(score))
             for box, points, score in zip(found.boxes, found.kps, found.scores, strict=True)
         ]
+
+    def _detect(self, picture: ImageArray) -> Detections:
+        assert self.detector is not None
+        with self.timing.stage(profiling.RESIZE, after=profiling.MERGE):
+            return self.detector(picture)
 
     def _kps_in(self, picture: ImageArray, box: NDArray[np.float32]) -> NDArray[np.float32]:
         """The five points of the face in a given box: the detector's around it, else their mean place in it."""
@@ -215,7 +242,7 @@ class Aligner:
             centre, half = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]) / 2 * SURROUNDINGS
             x1, y1 = np.floor(np.clip(centre - half, 0, None)).astype(int)
             x2, y2 = np.ceil(np.minimum(centre + half + 1, (width, height))).astype(int)
-            found = self.detector(picture[y1:y2, x1:x2])
+            found = self._detect(picture[y1:y2, x1:x2])
             offset = np.array([x1, y1], np.float32)
             overlaps = box_math.iou(box, found.boxes + np.tile(offset, 2))
             if len(found) and overlaps.max() >= MATCHING_IOU:
@@ -232,6 +259,13 @@ def _engine_session(
     if not isinstance(landmarks, (str, os.PathLike)):
         raise InputError(f"engine goes with landmarks as a name or a path to an .onnx, not {type(landmarks).__name__}")
     return open_engine(landmarks, engine, device=device)
+
+
+def _timed(part: _Part, profile: profiling.Profile, stage: str) -> _Part:
+    """A copy of a Landmarker or Detector whose network's runs are a stage; the one given stays as it is."""
+    timed = copy.copy(part)
+    timed.session = profiling.TimedSession(part.session, profile, stage)
+    return timed
 
 
 def _rows(

@@ -1,4 +1,4 @@
-"""The ``facelm`` command: align pictures, list the models, look over the installation, and what other packages add."""
+"""The ``facelm`` command: align pictures, list the models, look over the installation, measure, and what other packages add."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
+from . import bench as benching
 from . import doctor as doctoring
 from . import zoo
 from .aligner import Aligner
@@ -270,6 +271,52 @@ def _print_facts(console: Console, facts: dict[str, Any]) -> None:
     for label, text in rows(facts):
         table.add_row(label, escape(text))
     console.print(table)
+
+
+@app.command()
+def bench(
+    model: Annotated[
+        str | None,
+        typer.Argument(help="A name of `facelm models` or a model file. (default: the whole Aligner)"),
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="Of the Aligner's models, or f32 or bf16 for an .xml; other files have their own.")
+    ] = None,
+    batch: Annotated[int, typer.Option(help="Crops, or pictures of the Aligner, in one run.")] = 1,
+    threads: Annotated[int | None, typer.Option(help="CPU threads of a run. (default: onnxruntime's)")] = None,
+    provider: Annotated[
+        str | None, typer.Option(help=f"{', '.join(benching.PROVIDERS)}, or onnxruntime's own name. (default: cpu)")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:<index>.")] = "cpu",
+    flip: Annotated[
+        bool | None,
+        typer.Option("--flip/--no-flip", help="Average with the mirrored crop. (default: as the model does)"),
+    ] = None,
+    seconds: Annotated[float, typer.Option(help="How long to measure.")] = 3.0,
+    picture: Annotated[
+        str | None, typer.Option(metavar="FILE", help="What is looked at. (default: a 640x480 portrait)")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The result as JSON.")] = False,
+) -> None:
+    """Measure how fast a model, or the whole Aligner, runs on this machine."""
+    found = benching.bench(
+        model,
+        precision=precision,
+        batch=batch,
+        threads=threads,
+        provider=provider,
+        device=device,
+        flip=flip,
+        seconds=seconds,
+        picture=benching.PICTURE if picture is None else picture,
+    )
+    if as_json:
+        typer.echo(json.dumps(found.to_dict(), ensure_ascii=False, indent=1))
+        return
+    table = Table(show_header=False, box=None)
+    for label, text in benching.lines(found):
+        table.add_row(label, escape(text))
+    Console(highlight=False).print(table)
 
 
 @app.command()

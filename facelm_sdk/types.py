@@ -23,7 +23,8 @@ class Face:
     ``bbox`` (4,) float32 xyxy; ``score`` the detector's, None where the caller gave the box or the points;
     ``kps`` (5, 2) float32: image-left eye, image-right eye, nose tip, image-left and image-right mouth corner;
     ``landmarks`` (L, 2) float32 in the order of ``markup``; ``scores`` (L,) float32 in [0, 1] or None where the network
-    has no confidence; ``transform`` the crop the landmarks were found in.
+    has no confidence; ``transform`` the crop the landmarks were found in; ``track_id`` the number a Tracker gave this
+    face, None in single pictures.
     """
 
     bbox: NDArray[np.float32]
@@ -33,6 +34,7 @@ class Face:
     scores: NDArray[np.float32] | None
     markup: str
     transform: CropTransform
+    track_id: int | None = None
 
     def crop(self, image: ImageArray, size: int = 112) -> ImageArray:
         """The ArcFace 5-point crop of ``image`` (H, W, 3) uint8: (size, size, 3), colour order as given.
@@ -54,8 +56,9 @@ class Face:
         return markups.convert(self.landmarks, self.markup, markup).astype(np.float32)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready values, coordinates rounded to a thousandth of a pixel."""
+        """JSON-ready values, coordinates rounded to a thousandth of a pixel; ``track_id`` only where there is one."""
         return {
+            **({} if self.track_id is None else {"track_id": self.track_id}),
             "bbox": _rounded(self.bbox),
             "score": None if self.score is None else round(float(self.score), 3),
             "kps": _rounded(self.kps),
@@ -67,7 +70,8 @@ class Face:
     def __repr__(self) -> str:
         box = ", ".join(f"{value:.1f}" for value in self.bbox)
         score = "given" if self.score is None else f"{self.score:.3f}"
-        return f"Face(bbox=[{box}], score={score}, landmarks={self.markup} {self.landmarks.shape})"
+        track = "" if self.track_id is None else f"track_id={self.track_id}, "
+        return f"Face({track}bbox=[{box}], score={score}, landmarks={self.markup} {self.landmarks.shape})"
 
 
 def _rounded(values: NDArray[np.float32]) -> Any:

@@ -17,7 +17,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from facelm_sdk.errors import FacelmError, InputError, MissingDependencyError
 
 if TYPE_CHECKING:
-    from .exporter import Exported
+    from .formats import Exported
 
 MODEL, PRECISION, FORMAT, CHECKS, OUTPUT = "Model", "Precision", "Format", "Checks", "Output"
 PIPELINE = "Whole pipeline"
@@ -283,7 +283,7 @@ _TAKEN = (
 """The options that export takes as they are."""
 
 _NOT_OF_A_PIPELINE = (
-    *("format", "target", "batch", "max_batch", "calib", "weights", "source", "mean_face", "random", "decoding"),
+    *("target", "batch", "max_batch", "calib", "weights", "source", "mean_face", "random", "decoding"),
     *("markup", "imgsz", "atol", "dynamic"),
 )
 
@@ -295,7 +295,13 @@ def _export_pipeline(options: dict[str, Any], stderr: Console) -> None:
 
     if stray := [f"--{name.replace('_', '-')}" for name in _NOT_OF_A_PIPELINE if options[name] not in (None, False)]:
         raise InputError(f"--pipeline does not take {', '.join(stray).replace('--source', '--from')}")
-    taken = {"model": "landmarks", "detector": "detector", "det_thresh": "det_thresh", "opset": "opset"}
+    taken = {
+        "model": "landmarks",
+        "detector": "detector",
+        "det_thresh": "det_thresh",
+        "opset": "opset",
+        "format": "format",
+    }
     given = {name: options[option] for option, name in taken.items() if options[option] is not None}
     if options["det_size"] is not None:
         given["det_size"] = size = det_size_of(options["det_size"])

@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-import importlib
-import json
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from facelm_models import heatmaps
 from facelm_models.registry import Decoding
-from facelm_sdk.errors import InputError, ModelFileError, OutputError
-from facelm_sdk.files import check_place, write_files
+from facelm_sdk.errors import InputError
 from facelm_sdk.session import OrtSession
 from facelm_sdk.spec import METADATA_KEY, ModelSpec
 
 from . import parity
 from .build import Built, build, fuse
+from .formats import SUFFIXES, Exported, Format, Graph, check, prepare, write
 from .latency import measured
-from .markdown import markdown
 from .onnx_export import OPSET, OPSETS, to_onnx
 from .ops.attention import join_attention
 from .ops.patches import swap_patch_crops
 from .precision import quantize, to_half
-from .report import command, file_facts, imports, report
+from .report import command, imports, report
 from .samples import Samples, read_samples
 from .wrappers import without_batch_norm
 
@@ -36,43 +33,7 @@ if TYPE_CHECKING:
 
 Precision = Literal["fp32", "fp16", "int8"]
 Target = Literal["cpu", "tensorrt"]
-"""Which runtime the graph is written for: where several forms compute the same, the fastest there."""
-Format = Literal["onnx", "engine", "openvino", "triton"]
-
-WRITERS = {
-    "onnx": ("facelm_export.exporter", ".onnx"),
-    "engine": ("facelm_export.tensorrt", ".engine"),
-    "openvino": ("facelm_export.openvino", ".xml"),
-    "triton": ("facelm_export.triton", ""),
-}
-"""Formats -> the module whose ``files`` makes theirs, and how the main file's name ends (a folder: nothing)."""
-
-
-@dataclass(frozen=True)
-class Graph:
-    """A proven ONNX graph, from which the files of every format are made.
-
-    ``path``: the file or folder wanted. ``batch``: the fixed number of crops, None for any; ``max_batch``: the most
-    that a format which must know it is built for; ``command``: the line that makes the files again.
-    """
-
-    data: bytes
-    spec: ModelSpec
-    path: Path
-    batch: int | None
-    max_batch: int
-    progress: Callable[[str], None]
-    command: str = ""
-
-
-@dataclass(frozen=True)
-class Exported:
-    """Where the file and its report lie, and what the report says."""
-
-    path: Path
-    report_path: Path
-    spec: ModelSpec
-    report: dict[str, Any]
+"""Which runtime the file is for; each wants another int8."""
 
 
 def export(
@@ -103,8 +64,8 @@ def export(
     ``precision``: fp16 has weights and activations in half, decoding and coordinates in single precision; int8 is
     calibrated on the pictures of the folder ``calib`` (default: those that come with the package). ``format``: an ONNX
     file, a TensorRT engine, OpenVINO's IR or a Triton model repository. ``target`` is the runtime an ONNX file is for,
-    cpu (default) or tensorrt: the two want another int8 and other patch crops. ``max_batch`` is what an engine or a
-    server is built for where ``batch`` is open. ``latency=False`` leaves the timing out of the report.
+    cpu (default) or tensorrt, which want another int8. ``max_batch`` is what an engine or a server is built for where
+    ``batch`` is open. ``latency=False`` leaves the timing out of the report.
 
     ``weights`` is a .safetensors file; default: the ones that come with the package. ``source`` says that it is a
     checkpoint of that public code instead (``slpt``, ``star``, ``hrnet``, ``fan``, ``retinaface``, ...), with its crop,
@@ -120,13 +81,15 @@ def export(
     """
     asked = dict(locals())
     _check_choice("precision", precision, parity.TOLERANCES)
-    _check_choice("format", format, WRITERS)
+    _check_choice("format", format, SUFFIXES)
     target = target or ("tensorrt" if format == "engine" else "cpu")
     _check_choice("target", target, ("cpu", "tensorrt"))
     if calib is not None and precision != "int8":
         raise InputError("calibration pictures (calib) are for precision int8")
     if batch is not None and batch < 1:
         raise InputError(f"a fixed batch is at least 1, not {batch}")
+    if max_batch < 1:
+        raise InputError(f"max_batch is at least 1, not {max_batch}")
     if opset not in OPSETS:
         raise InputError(f"opset is {OPSETS[0]} to {OPSETS[-1]}, not {opset}")
     parts = [model, *(["flip"] if flip else []), *([f"b{batch}"] if batch else []), precision]
@@ -134,10 +97,7 @@ def export(
         parts.append("trt")
     if atol is not None and not atol > 0:
         raise InputError(f"atol is a number of pixels above 0, not {atol}")
-    path = _path(out, "_".join(parts), WRITERS[format][1])
-    _check_place(path)
-    writer = importlib.import_module(WRITERS[format][0])
-    getattr(writer, "require", lambda: None)()  # a package that is absent or too old is told before the work is done
+    path = prepare(format, out, "_".join(parts))
     progress("building the network")
     built = build(
         model,
@@ -153,10 +113,10 @@ def export(
     if batch is not None and built.spec.task == "detection":
         raise InputError(f"batch is for landmark models; {model} is a detector, which takes one picture")
     _check_size(built.spec, imgsz)
-    getattr(writer, "check", lambda spec: None)(built.spec)
+    check(format, built.spec)
     samples = read_samples(calib, built.spec)
     progress("tracing the graph")
-    proto = _traced(built, target, batch=batch, opset=opset)
+    proto = _traced(built, batch=batch, opset=opset)
     if precision == "int8":
         progress("calibrating")
         proto = quantize(proto, built.spec, samples.calibration, target)
@@ -173,48 +133,12 @@ def export(
     if latency:
         progress("measuring")
         facts["latency"] = measured(reference, graph)
-    progress("writing")
-    made, about = writer.files(replace(graph, command=facts["command"]))
-    facts |= file_facts(path, made) | about
-    # An engine and an .xml may lie beside the .onnx of their name.
-    report_path = path.with_suffix(".report.json") if format == "onnx" else Path(f"{path}.report.json")
-    try:
-        write_files(
-            {
-                report_path: json.dumps(facts, indent=2).encode(),
-                report_path.with_suffix(".md"): markdown(facts).encode(),
-                **made,
-            }
-        )
-    except OutputError as error:
-        raise ModelFileError(str(error)) from error
-    return Exported(path, report_path, spec, facts)
-
-
-def files(graph: Graph) -> tuple[dict[Path, bytes], dict[str, Any]]:
-    """The files of format ``onnx``, and what the report should say beyond the usual."""
-    return {graph.path: graph.data}, {}
+    return write(replace(graph, command=facts["command"]), facts, format)
 
 
 def _check_choice(what: str, value: str, choices: Iterable[str]) -> None:
     if value not in choices:
         raise InputError(f"{what} is one of {', '.join(choices)}, not {value!r}")
-
-
-def _path(out: str | os.PathLike[str] | None, name: str, suffix: str) -> Path:
-    path = Path(out) if out is not None else Path(name + suffix)
-    if suffix and (path.is_dir() or (out is not None and str(out).endswith(os.sep))):
-        path = path / (name + suffix)
-    if path.suffix != suffix:
-        raise InputError(f"the output is a folder or a file ending in {suffix}, not {path}")
-    return path
-
-
-def _check_place(path: Path) -> None:
-    try:
-        check_place(path)
-    except OutputError as error:
-        raise ModelFileError(str(error)) from error
 
 
 def _check_size(spec: ModelSpec, size: int | None) -> None:
@@ -228,7 +152,7 @@ def _check_size(spec: ModelSpec, size: int | None) -> None:
         )
 
 
-def _traced(built: Built, target: Target, *, batch: int | None, opset: int) -> ModelProto:
+def _traced(built: Built, *, batch: int | None, opset: int) -> ModelProto:
     """The fused network as ONNX, in floating point."""
     network = without_batch_norm(built.network, built.info.input_size)
     swap_patch_crops(network)

@@ -20,7 +20,7 @@ from facelm_sdk.spec import ModelSpec
 from .samples import PICTURE, portrait_crops
 
 if TYPE_CHECKING:
-    from .exporter import Graph
+    from .formats import Graph
 
 PICTURE_SIZE = (640, 480)  # width, height of what a detector is timed on
 SECONDS = 2.5

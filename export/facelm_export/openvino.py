@@ -18,7 +18,7 @@ from . import parity
 from .samples import read_samples
 
 if TYPE_CHECKING:
-    from .exporter import Graph
+    from .formats import Graph
 
 TOLERANCES = {**parity.TOLERANCES, "int8": {"p99_px": 1.0}}
 """Largest differences from the ONNX graph in pixels; in int8 each runtime rounds where it likes."""

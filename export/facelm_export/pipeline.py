@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from collections.abc import Callable, Sequence
@@ -19,20 +18,19 @@ from facelm_models import default_weights, list_models
 from facelm_sdk import Aligner, Detector, Landmarker
 from facelm_sdk.boxes import iou
 from facelm_sdk.detector import DetSize
-from facelm_sdk.errors import InputError, ModelFileError, OutputError, ParityError
-from facelm_sdk.files import write_files
+from facelm_sdk.errors import InputError, ParityError
 from facelm_sdk.session import OrtSession, open_session, signature
 from facelm_sdk.spec import METADATA_KEY, ModelSpec, Task
 from facelm_sdk.types import Face, ImageArray
 
-from .exporter import Exported, Graph, Precision, _check_place, _path, export
+from .exporter import Precision, export
+from .formats import Exported, Format, Graph, prepare, write
 from .graph_builder import GraphBuilder, Kind, Value
 from .latency import _side_by_side, _summary
-from .markdown import markdown
 from .onnx_export import OPSET
 from .ops.looks import Found, detect
 from .ops.warp import crops
-from .report import command, file_facts, report
+from .report import command, report
 from .samples import portraits
 
 OPSETS = range(18, 23)
@@ -69,6 +67,7 @@ def export_pipeline(
     det_size: DetSize = "auto",
     det_thresh: float | None = None,
     precision: Precision = "fp32",
+    format: Format = "onnx",
     flip: bool = False,
     opset: int = OPSET,
     latency: bool = True,
@@ -84,8 +83,8 @@ def export_pipeline(
     ``landmarks`` and ``detector`` are names of models whose weights come with the package, or paths of .onnx files of
     :func:`facelm_export.export`; ``precision`` and ``flip`` are those of a landmark model given by its name, the
     detector given by its name stays fp32. ``det_size`` and ``det_thresh`` as in Detector. ``opset`` is 18 to 22, the
-    same for all parts. ``out`` is a file or a folder; default: the working folder. ``latency=False`` leaves the timing
-    out of the report. ``progress`` is told each step.
+    same for all parts. ``format``: onnx, or a Triton model repository. ``out`` is a file or a folder; default: the
+    working folder. ``latency=False`` leaves the timing out of the report. ``progress`` is told each step.
 
     Raises InputError and UnknownModelError, ContractError (a file of another kind), ParityError (the file would not
     find Aligner's points within half a pixel on the package's portraits; none is left) and ModelFileError.
@@ -94,8 +93,9 @@ def export_pipeline(
     if opset not in OPSETS:
         raise InputError(f"opset of a pipeline is {OPSETS[0]} to {OPSETS[-1]}, not {opset}")
     name = Path(landmarks).stem if _is_file(landmarks) else "_".join([str(landmarks), *(["flip"] * flip), precision])
-    path = _path(out, f"{name}_pipeline", ".onnx")
-    _check_place(path)
+    if format not in ("onnx", "triton"):
+        raise InputError(f"format of a pipeline is onnx or triton, not {format!r}")
+    path = prepare(format, out, f"{name}_pipeline")
     with tempfile.TemporaryDirectory() as scratch:
         options: dict[str, Any] = {"opset": opset, "out": Path(scratch), "latency": False, "progress": progress}
         found = _part(detector, "detection", options, precision="fp32", flip=False)
@@ -112,26 +112,14 @@ def export_pipeline(
     spec = replace(spec, parity={"against": "Aligner", **figures})
     _set_contract(proto, spec)
     graph = Graph(proto.SerializeToString(), spec, path, None, MAX_BATCH, progress)
-    facts = report(graph, proto, opset=opset, target="cpu", format="onnx", tolerance=TOLERANCES[spec.precision])
+    facts = report(graph, proto, opset=opset, target="cpu", format=format, tolerance=TOLERANCES[spec.precision])
     facts["nodes"] = _nodes(proto.graph)
     facts["command"] = command(export_pipeline, asked, "--pipeline", "--model", Path(landmarks).name)
     facts["parts"] = {part.spec.name: part.spec.precision for part in (found, shape)}
     if latency:
         progress("measuring")
         facts["speed"] = _speed(session, aligner)
-    progress("writing")
-    report_path = path.with_suffix(".report.json")
-    made = {path: graph.data}
-    facts |= file_facts(path, made)
-    texts = {
-        report_path: json.dumps(facts, indent=2).encode(),
-        path.with_suffix(".report.md"): markdown(facts).encode(),
-    }
-    try:
-        write_files({**texts, **made})
-    except OutputError as error:
-        raise ModelFileError(str(error)) from error
-    return Exported(path, report_path, spec, facts)
+    return write(graph, facts, format)
 
 
 def _is_file(model: str | os.PathLike[str]) -> bool:

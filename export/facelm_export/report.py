@@ -21,7 +21,7 @@ from . import parity
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-    from .exporter import Graph
+    from .formats import Graph
 
 
 def report(

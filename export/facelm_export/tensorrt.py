@@ -11,7 +11,7 @@ from facelm_sdk.trt_build import build_engine, check_buildable, read_timing
 if TYPE_CHECKING:
     from facelm_sdk.spec import ModelSpec
 
-    from .exporter import Graph
+    from .formats import Graph
 
 
 def require() -> None:

@@ -18,7 +18,7 @@ from facelm_sdk.spec import METADATA_KEY, ModelSpec
 if TYPE_CHECKING:
     from onnx import ValueInfoProto
 
-    from .exporter import Graph
+    from .formats import Graph
 
 QUEUE_DELAY = 100
 """Microseconds that a request waits for others to share its run; short, since a client that is alone waits in vain."""

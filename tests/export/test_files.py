@@ -193,7 +193,8 @@ def packaged(name):
 
 def test_packaged_landmarks_are_pytorchs():
     session, network = packaged("lotr_m")
-    figures = landmark_parity(fused_landmarks(network, flip=session.spec.flip), session)
+    samples = Samples([portrait_crops(session.spec)])
+    figures = landmark_parity(fused_landmarks(network, flip=session.spec.flip), session, samples)
     assert figures["max_px"] < PIXELS[session.spec.precision]
 
 

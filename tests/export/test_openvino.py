@@ -11,7 +11,7 @@ import onnx
 import pytest
 
 from facelm_export import export, exporter, openvino
-from facelm_export.exporter import Graph
+from facelm_export.formats import Graph
 from facelm_export.parity import TOLERANCES
 from facelm_export.samples import PICTURE, portrait_crops, portraits
 from facelm_models import default_weights

@@ -32,12 +32,12 @@ def release_command(
     name = card["model"]
     target, runtime = repository / "models/facelm_models/checkpoints", repository / "facelm_sdk/weights"
     with tempfile.TemporaryDirectory() as scratch:
-        draft = export(name, weights=weights, out=Path(scratch) / f"{name}.onnx").path
+        draft = export(name, weights=weights, latency=False, out=Path(scratch) / f"{name}.onnx").path
         scores = _score(name, info(name).task, draft, data, repository)
         card["accuracy"] = scores["summary"]
         final = Path(scratch) / f"{name}.safetensors"
         save(final, network, card)
-        exported = export(name, weights=final, out=Path(scratch) / f"{name}.onnx")
+        exported = export(name, weights=final, latency=False, out=Path(scratch) / f"{name}.onnx")
         write_bytes(target / final.name, final.read_bytes())
         write_bytes(runtime / exported.path.name, exported.path.read_bytes())
     _enter(runtime / "manifest.json", name, info(name).task, runtime / f"{name}.onnx")
