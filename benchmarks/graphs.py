@@ -27,11 +27,10 @@ class Call(nn.Module):
 def session_of(module: nn.Module, *inputs: torch.Tensor) -> onnxruntime.InferenceSession:
     """The module in onnxruntime; its inputs are x0, x1, ..."""
     names = [f"x{index}" for index in range(len(inputs))]
-    program = torch.onnx.export(
-        module.eval(), inputs, dynamo=True, input_names=names, opset_version=18, verbose=False
-    )
+    program = torch.onnx.export(module.eval(), inputs, dynamo=True, input_names=names, opset_version=18, verbose=False)
     assert program is not None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = THREADS
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(program.model_proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    data = program.model_proto.SerializeToString()
+    return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])

@@ -11,10 +11,9 @@ import torch
 
 from facelm_sdk import bench
 
-THREADS = int(os.environ.get("FACELM_BENCH_THREADS", "2"))
-FORMAT = 2
-"""Of the results: 1 had no parameters, and a variant in extra_info."""
+from .machine_format import FORMAT
 
+THREADS = int(os.environ.get("FACELM_BENCH_THREADS", "2"))
 SIDE = 1024
 PACKAGES = ("torch", "openvino", "onnxruntime-gpu", "tensorrt", "tensorrt-rtx")
 

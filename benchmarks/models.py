@@ -6,10 +6,12 @@ import functools
 import hashlib
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from torch import nn
@@ -19,13 +21,16 @@ import facelm_models
 from facelm_export import export
 from facelm_export.build import build, fuse
 from facelm_export.pipeline import export_pipeline
+from facelm_export.precision import quantize
+from facelm_export.samples import portrait_crops
 from facelm_models import default_weights, heatmaps, info, list_models
 from facelm_models.complexity import multiply_adds, outline
 from facelm_sdk import zoo
+from facelm_sdk._trt import Cuda
 from facelm_sdk.errors import EngineError, MissingDependencyError, ProviderError
 from facelm_sdk.openvino_session import OpenVinoSession, load_openvino
 from facelm_sdk.session import OrtSession, Session
-from facelm_sdk.spec import ModelSpec
+from facelm_sdk.spec import METADATA_KEY, ModelSpec
 from facelm_sdk.trt_open import open_engine
 
 from .machine import THREADS
@@ -72,10 +77,22 @@ class Models:
         if precision == "fp32" and name in {entry.name for entry in zoo.list_models()}:
             return zoo.resolve(name).path
         path = self.folder / f"{name}_{precision}.onnx"
-        if not path.is_file():
-            random = default_weights(name) is None
-            export(name, precision=precision, random=random, latency=False, out=path)  # type: ignore[arg-type]
+        if path.is_file():
+            return path
+        untrained = default_weights(name) is None
+        if untrained and precision == "int8":
+            self._quantize(name, path)
+        else:
+            export(name, precision=precision, random=untrained, latency=False, out=path)  # type: ignore[arg-type]
         return path
+
+    def _quantize(self, name: str, path: Path) -> None:
+        """An untrained model in int8, from its fp32 file: no points to compare, so few crops to calibrate on."""
+        source = self.onnx(name)
+        spec = replace(OrtSession(source).spec, precision="int8")
+        proto = quantize(onnx.load(source), spec, [portrait_crops(spec, 4)], "cpu")
+        onnx.helper.set_model_props(proto, {METADATA_KEY: spec.to_json()})
+        path.write_bytes(proto.SerializeToString())
 
     def openvino(self, name: str, precision: str = "fp32") -> Path:
         """OpenVINO's IR of the .onnx."""
@@ -112,9 +129,14 @@ class Models:
             path = self.openvino(name, "int8" if precision == "int8" else "fp32")
             return _or_skip(OpenVinoSession, path, threads=threads, precision=kind, strict=True)
         if backend == "tensorrt":
+            _or_skip(Cuda, "cuda")  # before a file is made that nothing here could run
             engine = self.folder / f"{name}_{precision}.engine"
             return _or_skip(open_engine, self.onnx(name, precision), engine)
         raise ValueError(f"there is no backend {backend!r}")
+
+    def spec(self, name: str, precision: str = "fp32") -> ModelSpec:
+        """The contract of the exported file."""
+        return OrtSession(self.onnx(name, precision)).spec
 
     def weights(self, name: str) -> str:
         """Where a model's weights come from."""

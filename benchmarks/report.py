@@ -1,85 +1,46 @@
-"""pytest-benchmark's JSON to a Markdown table: medians, and how many times faster than PyTorch eager.
+"""A benchmark run as one HTML page with charts, and as Markdown.
 
-``python benchmarks/report.py RESULT.json [-o RESULT.md]``
+``python benchmarks/report.py RESULT.json [-o REPORT.html] [-o REPORT.md]``, and to compare two runs of one machine
+``python benchmarks/report.py NEW.json --compare OLD.json`` (exit code 1 where a ratio got worse by more than noise).
 """
 
 from __future__ import annotations
 
-import json
+import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-BASELINE = "PyTorch eager"
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a script
 
+from benchmarks.compare import changes, in_words
+from benchmarks.page import accuracies, html, markdown
+from benchmarks.reading import read
 
-def _milliseconds(seconds: float) -> str:
-    """Three significant digits."""
-    value = 1000 * seconds
-    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.3g}"
-
-
-def _cell(stats: dict[str, float]) -> str:
-    median, q1, q3 = (_milliseconds(stats[key]) for key in ("median", "q1", "q3"))
-    return f"{median} ({q1}-{q3})"
-
-
-def _row(group: str, variants: dict[str, dict[str, float]]) -> str:
-    """One group: what is timed against the baseline, where there is one."""
-    (name, own), *_ = [item for item in variants.items() if item[0] != BASELINE] or list(variants.items())
-    baseline = variants.get(BASELINE)
-    cells = [group, name, _cell(own), "", ""]
-    if baseline is not None and baseline is not own:
-        cells[3:] = _cell(baseline), f"{baseline['median'] / own['median']:.2f}"
-    return f"| {' | '.join(cells)} |"
-
-
-def _common(benchmarks: list[dict[str, Any]], key: str) -> Any:
-    """The circumstance all benchmarks share; a file put together from several runs has no such table."""
-    values = [benchmark["extra_info"][key] for benchmark in benchmarks]
-    if any(value != values[0] for value in values):
-        raise typer.BadParameter(f"the benchmarks differ in {key}: they are not of one run")
-    return values[0]
-
-
-def markdown(result: dict[str, Any]) -> str:
-    """The report of one run, from what ``--benchmark-json`` wrote."""
-    benchmarks, machine = result["benchmarks"], result["machine_info"]
-    if not benchmarks:
-        raise typer.BadParameter("there are no benchmarks in this file")
-    groups: dict[str, dict[str, dict[str, float]]] = {}
-    for benchmark in benchmarks:
-        groups.setdefault(benchmark["group"], {})[benchmark["extra_info"]["variant"]] = benchmark["stats"]
-    system = f"{_common(benchmarks, 'threads')} threads, {machine['system']} {machine['machine']}"
-    versions = ", ".join(f"{name} {version}" for name, version in _common(benchmarks, "versions").items())
-    weights = ", ".join(f"{name} {what}" for name, what in _common(benchmarks, "weights").items())
-    rows = "\n".join(_row(group, variants) for group, variants in groups.items())
-    return f"""# Benchmarks
-
-- Machine: {_common(benchmarks, "cpu")}, {system}
-- Versions: Python {machine["python_version"]}, {versions}
-- Weights: {weights}
-- When and how: {result["datetime"][:10]}, `{machine.get("command", "not recorded")}`
-
-Median (quartiles) in milliseconds. The last column is how many times faster than PyTorch eager; below 1 is slower.
-
-| what | by | ms | {BASELINE}, ms | times faster |
-|---|---|---|---|---|
-{rows}
-"""
+ACCURACY = Path(__file__).resolve().parents[1] / "training" / "results" / "landmarks68.json"
 
 
 def report(
     result: Annotated[Path, typer.Argument(help="what pytest --benchmark-json wrote")],
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="a file; default: the terminal")] = None,
+    output: Annotated[
+        list[Path] | None, typer.Option("--output", "-o", help=".html or .md files; default: Markdown, to the terminal")
+    ] = None,
+    compare: Annotated[Path | None, typer.Option(help="an older result; exit code 1 where a ratio got worse")] = None,
 ) -> None:
-    """Make a Markdown table of a benchmark run."""
-    text = markdown(json.loads(result.read_text("utf-8")))
-    if output is None:
-        typer.echo(text, nl=False)
-    else:
-        output.write_text(text, "utf-8")
+    """Make the report of a benchmark run, or compare it with an older one."""
+    run = read(result)
+    if compare is not None:
+        found = changes(read(compare), run)
+        typer.echo(in_words(found), nl=False)
+        raise typer.Exit(int(any(change.worse for change in found)))
+    known = accuracies(run, ACCURACY)
+    for path in output or []:
+        if path.suffix not in (".html", ".md"):
+            raise typer.BadParameter(f"a report is .html or .md, not {path.name}")
+        path.write_text(html(run, known) if path.suffix == ".html" else markdown(run), "utf-8")
+    if not output:
+        typer.echo(markdown(run), nl=False)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The whole way, picture in and faces out: backends, the one-file pipeline, flip averaging, many faces, stages, threads."""
+"""Picture in, faces out: backends, the one-file pipeline, flip averaging, many faces, stages, threads."""
 
 from __future__ import annotations
 

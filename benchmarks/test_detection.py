@@ -1,4 +1,4 @@
-"""One pass of the detector over a picture of a size, its suppression included; and the passes of ``det_size="auto"``."""
+"""One pass of the detector over a picture of a size, suppression included; and the passes of ``det_size="auto"``."""
 
 from __future__ import annotations
 

@@ -189,7 +189,7 @@ def bench(
             raise InputError(f"{os.fspath(model)} has its own precision: leave precision out, or give another file")
         session = open_file(model, **options)
         work = (_crops if session.spec.task == "landmarks" else _picture)(session, image, batch, flip)
-    warm_up(work.run)
+    warm_up(work.run, WARM_UP_SECONDS)
     found = times(work.run, LEAST_RUNS)
     end = time.perf_counter() + max(0.0, seconds - sum(found) / 1000)
     while time.perf_counter() < end:
@@ -212,7 +212,7 @@ def bench(
     )
 
 
-def warm_up(run: Callable[[], object], seconds: float = WARM_UP_SECONDS) -> None:
+def warm_up(run: Callable[[], object], seconds: float) -> None:
     """Run until caches are filled, memory is taken and the clock is up: at least three times."""
     spent, runs = 0.0, 0
     while runs < 3 or spent < 1000 * seconds:

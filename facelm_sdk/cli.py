@@ -1,4 +1,4 @@
-"""The ``facelm`` command: align pictures, list the models, look over the installation, measure, and what other packages add."""
+"""The ``facelm`` command: align, list the models, look over the installation, measure, and what other packages add."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ from .folder_run import Item, beside_inputs, expand, write_image
 from .image import read_image
 from .inspect_model import inspect_model
 from .inspect_text import in_words, rows
+from .profile import READ
 from .session import OrtSession
+from .track_cli import track
 from .types import Face, ImageArray
 
 PLUGIN_GROUP = "facelm.commands"
@@ -97,6 +99,7 @@ def align(
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Fail where --device cannot be used.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No line a face, no progress bar.")] = False,
+    profile: Annotated[bool, typer.Option("--profile", help="Where the time went, on stderr at the end.")] = False,
 ) -> None:
     """Find faces and their landmarks in pictures."""
     if output is None and (draw or crops is not None):
@@ -116,6 +119,7 @@ def align(
         det_thresh=det_thresh,
         threads=threads,
         max_faces=max_faces,
+        profile=profile,
     )
     inputs = {item.path.resolve() for item in items}
     lines: list[str] = []
@@ -125,8 +129,10 @@ def align(
     with bar:
         for item in bar.track(items, description="aligning"):
             try:
-                picture = read_image(item.path)
-                faces = aligner(picture)
+                with aligner.timing.call():
+                    with aligner.timing.stage(READ):
+                        picture = read_image(item.path)
+                    faces = aligner(picture)
                 record = _record(item, picture, faces, aligner)
                 if output is not None:
                     if json_lines is None:
@@ -145,9 +151,14 @@ def align(
                 _print_faces(item, faces)
     if json_lines is not None and json_lines != "-":
         write_bytes(Path(json_lines), "".join(lines).encode())
+    if aligner.profile is not None:
+        stderr.print(str(aligner.profile), markup=False)
     if failed:
         stderr.print(f"{failed} of {len(items)} pictures failed", style="red")
         raise typer.Exit(1)
+
+
+app.command()(track)
 
 
 def _json(record: dict[str, Any], indent: int | None = None) -> bytes:
@@ -209,7 +220,7 @@ def models(
     """List the models inside the package."""
     rows = []
     for entry in zoo.list_models():
-        file = zoo.resolve(entry.name)
+        file = zoo.resolve(entry.name, precision=entry.precision)
         spec = json.loads(OrtSession(file.path).spec.to_json())
         rows.append({**spec, "sha256": entry.sha256, "file": entry.file, "bytes": file.path.stat().st_size})
     if as_json:
@@ -217,7 +228,8 @@ def models(
         return
     console = Console(highlight=False)
     for row in rows:
-        table = Table(title=row["name"], title_justify="left", title_style="bold", show_header=False, box=None)
+        title = f"{row['name']}, {row['precision']}"
+        table = Table(title=title, title_justify="left", title_style="bold", show_header=False, box=None)
         crop = f", crops of {row['crop']['size']} px" if row["crop"] else ""
         table.add_row("task", f"{row['task']}{crop}")
         table.add_row("markup", f"{row['markup']} ({row['num_landmarks']} points)")
@@ -280,7 +292,7 @@ def bench(
         typer.Argument(help="A name of `facelm models` or a model file. (default: the whole Aligner)"),
     ] = None,
     precision: Annotated[
-        str | None, typer.Option(help="Of the Aligner's models, or f32 or bf16 for an .xml; other files have their own.")
+        str | None, typer.Option(help="Of the Aligner's models; of an .xml f32 or bf16. Other files have their own.")
     ] = None,
     batch: Annotated[int, typer.Option(help="Crops, or pictures of the Aligner, in one run.")] = 1,
     threads: Annotated[int | None, typer.Option(help="CPU threads of a run. (default: onnxruntime's)")] = None,

@@ -14,7 +14,7 @@ from . import boxes as box_math
 from ._optional import load_cv2
 from .errors import InputError
 from .image import read_image
-from .session import Provider, Session, open_session
+from .session import Precision, Provider, Session, open_session
 from .spec import ModelSpec
 from .types import ImageArray
 
@@ -69,7 +69,8 @@ class Detector:
     ``det_size="auto"`` looks at the whole picture at about 320 pixels, at 640 and at 1280 while small faces may be
     left, and again inside a border where a face fills the frame. An int is the long side, a (width, height) the frame
     the picture is fitted into, both in one pass. ``det_thresh`` is the score threshold (default: the model's own).
-    ``device``, ``providers``, ``strict``, ``threads``, ``session_options``: see OrtSession.
+    ``precision``: see open_session; ``device``, ``providers``, ``strict``, ``threads``, ``session_options``: see
+    OrtSession.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Detector:
         *,
         det_size: DetSize = "auto",
         det_thresh: float | None = None,
+        precision: Precision = "auto",
         device: str = "cpu",
         providers: Sequence[Provider] | None = None,
         strict: bool = False,
@@ -88,6 +90,7 @@ class Detector:
         self.session = open_session(
             model,
             "detection",
+            precision=precision,
             device=device,
             providers=providers,
             strict=strict,

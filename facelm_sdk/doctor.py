@@ -12,7 +12,7 @@ from importlib import metadata
 
 import numpy as np
 
-from . import zoo
+from . import cpu, zoo
 from ._optional import load_cv2, load_onnxruntime
 from .errors import FacelmError, MissingDependencyError
 
@@ -123,10 +123,10 @@ def _models() -> Iterator[Check]:
         yield Check("embedded models", "none in this package", ok=False)
     for entry in entries:
         try:
-            zoo.resolve(entry.name)
-            yield Check(entry.name, "sha256 matches")
+            zoo.resolve(entry.name, precision=entry.precision)
+            yield Check(f"{entry.name}, {entry.precision}", "sha256 matches")
         except FacelmError as error:
-            yield Check(entry.name, str(error), ok=False)
+            yield Check(f"{entry.name}, {entry.precision}", str(error), ok=False)
 
 
 def _machine() -> Iterator[Check]:
@@ -134,5 +134,9 @@ def _machine() -> Iterator[Check]:
     threads = os.environ.get("OMP_NUM_THREADS")
     suffix = f", OMP_NUM_THREADS={threads}" if threads else ""
     yield Check("CPU threads", f"{usable} usable of {os.cpu_count()}{suffix}")
+    fast = (
+        "int8, which this processor is fast at" if cpu.fast_int8() else "fp32: no fast int8 is known of this processor"
+    )
+    yield Check("embedded models run in", fast)
     cache = zoo.cache_dir()
     yield Check("cache", f"{cache} ({'exists' if cache.is_dir() else 'not there; nothing is cached so far'})")

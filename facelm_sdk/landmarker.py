@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from . import markup as markups
 from .errors import InputError
-from .session import Provider, Session, open_session
+from .session import Precision, Provider, Session, open_session
 from .spec import ModelSpec
 from .transform import CropRecipe
 from .types import ImageArray
@@ -22,8 +22,8 @@ class Landmarker:
 
     ``flip``: None as the graph does it; True averages with the mirrored crop, here where the graph does not; False asks
     for no averaging, which a graph with averaging inside cannot do (InputError). ``max_batch`` is the most crops, the
-    mirrored ones counted, in one run. ``device``, ``providers``, ``strict``, ``threads``, ``session_options``: see
-    OrtSession.
+    mirrored ones counted, in one run. ``precision``: see open_session; ``device``, ``providers``, ``strict``,
+    ``threads``, ``session_options``: see OrtSession.
     """
 
     def __init__(
@@ -32,6 +32,7 @@ class Landmarker:
         *,
         flip: bool | None = None,
         max_batch: int = 64,
+        precision: Precision = "auto",
         device: str = "cpu",
         providers: Sequence[Provider] | None = None,
         strict: bool = False,
@@ -43,6 +44,7 @@ class Landmarker:
         self.session = open_session(
             model,
             "landmarks",
+            precision=precision,
             device=device,
             providers=providers,
             strict=strict,

@@ -7,12 +7,12 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from . import zoo
+from . import cpu, zoo
 from ._optional import load_onnxruntime
 from .errors import ContractError, InputError, ModelFileError, ProviderError
 from .spec import FORMAT_VERSION, METADATA_KEY, ModelSpec, Task
@@ -151,28 +151,49 @@ def run_in_parts(
     return [np.concatenate(part)[: len(crops)] for part in zip(*parts, strict=True)]
 
 
-def open_file(model: str | os.PathLike[str], **options: Any) -> Session:
-    """The session that the kind of file asks for; ``options`` are those of :class:`OrtSession`."""
+Precision = Literal["auto", "fp32", "int8"]
+
+
+def open_file(model: str | os.PathLike[str], *, precision: Precision = "auto", **options: Any) -> Session:
+    """The session that the kind of file asks for; see :func:`open_session`."""
     kind = Path(model).suffix.lower()
+    if precision not in ("auto", "fp32", "int8"):
+        raise InputError(f"precision is auto, fp32 or int8, not {precision!r}")
+    if kind not in (".onnx", ".engine", ".xml"):
+        return OrtSession(zoo.resolve(model, precision=_embedded_precision(model, precision, options)).path, **options)
     if kind == ".engine":
         from .trt_session import TrtSession
 
-        return TrtSession(model, **options)
-    if kind == ".xml":
+        session: Session = TrtSession(model, **options)
+    elif kind == ".xml":
         from .openvino_session import OpenVinoSession
 
-        return OpenVinoSession(model, **options)
-    return OrtSession(zoo.resolve(model).path, **options)
+        session = OpenVinoSession(model, **options)
+    else:
+        session = OrtSession(zoo.resolve(model).path, **options)
+    if precision not in ("auto", session.spec.precision):
+        raise InputError(f"{os.fspath(model)} is in {session.spec.precision}, not in {precision}: leave precision out")
+    return session
+
+
+def _embedded_precision(model: str | os.PathLike[str], precision: Precision, options: Mapping[str, Any]) -> str:
+    """Which of an embedded model's files to take: int8 where the processor is fast at it, and runs it."""
+    if precision != "auto":
+        return precision
+    has_int8 = any((entry.name, entry.precision) == (os.fspath(model), "int8") for entry in zoo.list_models())
+    on_cpu = options.get("device", "cpu") == "cpu" and options.get("providers") in (None, [_CPU], (_CPU,))
+    return "int8" if has_int8 and on_cpu and cpu.fast_int8() else "fp32"
 
 
 def open_session(model: str | os.PathLike[str] | Session, task: Task, **options: Any) -> Session:
     """A session for ``task``: an embedded model's name, a path to a model file, or a session as it is.
 
-    A file is an .onnx, a TensorRT .engine or OpenVINO's .xml. ``options`` are those of :class:`OrtSession`.
+    A file is an .onnx, a TensorRT .engine or OpenVINO's .xml. ``precision``: of an embedded model, ``auto`` (int8 on a
+    CPU that is fast at it, else fp32), ``fp32`` or ``int8``. The other ``options`` are those of :class:`OrtSession`.
     """
     session = open_file(model, **options) if isinstance(model, (str, os.PathLike)) else model
     if not isinstance(session, Session):
-        raise InputError(f"a model is a name, a path to an .onnx or a session, not {type(model).__name__}")
+        raise InputError(f"a model is a name, a path to a model file or a session, not {type(model).__name__}")
     if session.spec.task != task:
         raise ContractError(f"{session.spec.name} is a model for {session.spec.task}; one for {task} is needed")
     return session

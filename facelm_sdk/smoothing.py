@@ -21,8 +21,8 @@ class Smoothing:
     """
 
     min_cutoff: float = 1.0
-    beta: float = 20.0
-    speed_cutoff: float = 1.0
+    beta: float = 100.0
+    speed_cutoff: float = 3.0
     fps: float = 30.0
 
     def __post_init__(self) -> None:

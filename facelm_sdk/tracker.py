@@ -27,19 +27,29 @@ LOOK_SIZE = 64
 """Side in pixels of the upright picture of a face that the detector confirms it in."""
 LOOK_SCALE = 1.5
 """Side of that picture in sides of the face's box."""
-LOOK_KPS = (MEAN_KPS - 0.5) * LOOK_SIZE / LOOK_SCALE + (LOOK_SIZE - 1) / 2
-THUMBNAIL = 16
+THUMBNAIL_SIZE = 32
 
-CHANGED_LOOK = 0.8
+
+def _upright(size: int) -> NDArray[np.float64]:
+    """Where the five points lie in an upright picture of a face, of that many pixels."""
+    return np.asarray((MEAN_KPS - 0.5) * size / LOOK_SCALE + (size - 1) / 2)
+
+
+LOOK_KPS = _upright(LOOK_SIZE)
+THUMBNAIL_KPS = _upright(THUMBNAIL_SIZE)
+
+CHANGED_LOOK = 0.9
 """Correlation of a face's thumbnail with the one last confirmed below which the detector is asked again."""
 CHANGED_SIZE = 1.25
 """Change of a face's size within one frame above which the detector is asked again."""
 CONFIRMED_FRAMES = 30
 """Frames after which the detector is asked again in any case."""
-MAX_OFFSET = 0.25
+MAX_OFFSET = 0.12
 """Sides of a face that the detector's five points may lie from the landmarks', on average."""
 MOVED = 0.1
 """Sides of a face it may move in a frame before its crop is cut again where the landmarks were found."""
+FOUND_AGAIN_IOU = 0.1
+"""Overlap of a lost face's last box with a detection from which they are one; less than for faces that are followed."""
 MIN_INSIDE = 0.6
 """Part of the landmarks that must lie in the picture."""
 MIN_SIDE = 8.0
@@ -48,7 +58,7 @@ REMEMBERED_FRAMES = 15
 """Frames that a lost face keeps its number for the case that it is found again in its place."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Track:
     """A face that is followed: where it was in the last frame, and what the detector last confirmed."""
 
@@ -60,6 +70,8 @@ class _Track:
     anchor_kps: Points  # (5, 2), the landmarks' in the same frame
     filter: OneEuro | None
     thumbnail: NDArray[np.float32]  # (256,), of mean 0 and norm 1
+    side: float  # of the face, in pixels
+    anchor_side: float
     face: Face | None = None
     confirmed: int = 0  # frames ago
     lost: int = 0  # frames ago; 0 while it is followed
@@ -150,18 +162,18 @@ class Tracker:
         self._tracks = [track for track in self._tracks if track.lost <= REMEMBERED_FRAMES]
         if not tracks:
             return False
-        before = [track.kps for track in tracks]
+        before = [(track.kps, track.bbox, track.side) for track in tracks]
         self._align(picture, tracks)
         moved = [
             track
-            for track, kps in zip(tracks, before, strict=True)
-            if not track.lost and _distance(track.kps, kps) > MOVED * _side(kps)
+            for track, (kps, _, side) in zip(tracks, before, strict=True)
+            if not track.lost and _distance(track.kps, kps) > MOVED * side
         ]
         self._align(picture, moved)
         with self.aligner.timing.stage(profiling.CONFIRM):
-            for track, kps in zip(tracks, before, strict=True):
-                if not track.lost and not self._is_face(picture, track, kps):
-                    track.lost = 1
+            for track, (kps, bbox, side) in zip(tracks, before, strict=True):
+                if track.lost or not self._is_face(picture, track, track.side / side):
+                    track.lost, track.kps, track.bbox, track.side = 1, kps, bbox, side
             self._drop_doubles()
         for track in self._followed():
             self._show(track)
@@ -174,23 +186,25 @@ class Tracker:
         faces = self.aligner(picture, boxes=[one.bbox for one in tracks], kps=[one.kps for one in tracks])
         for track, face in zip(tracks, faces, strict=True):
             kps = markups.convert(face.landmarks, face.markup, "kps5").astype(np.float32)
-            if not _is_inside(face.landmarks, picture) or _side(kps) < MIN_SIDE:
+            matrix = similarity(track.anchor_kps, kps)
+            side = track.anchor_side * float(np.hypot(*matrix[:, 0]))
+            if not _is_inside(face.landmarks, picture) or side < MIN_SIDE:
                 track.lost = 1
                 continue
-            track.face, track.kps = face, kps
-            track.bbox = _moved(track.anchor_bbox, similarity(track.anchor_kps, kps))
+            track.face, track.kps, track.side = face, kps, side
+            track.bbox = _moved(track.anchor_bbox, matrix)
 
-    def _is_face(self, picture: ImageArray, track: _Track, before: Points) -> bool:
+    def _is_face(self, picture: ImageArray, track: _Track, growth: float) -> bool:
         """Whether a track still holds a face. The detector is asked only where something has changed."""
         track.confirmed += 1
-        thumbnail = self._thumbnail(picture, track.kps)
-        change = _side(track.kps) / _side(before)
+        thumbnail = _thumbnail(picture, track.kps)
         if (
             track.confirmed < CONFIRMED_FRAMES
             and float(thumbnail @ track.thumbnail) >= CHANGED_LOOK
-            and 1 / CHANGED_SIZE <= change <= CHANGED_SIZE
+            and 1 / CHANGED_SIZE <= growth <= CHANGED_SIZE
         ):
             return True
+        CropTransform.from_kps5(track.kps, LOOK_KPS, LOOK_SIZE).warp(picture, out=self._look)
         _, scores, kps = self._detector.session.run({"image": self._look[None]})
         offsets = np.linalg.norm(kps - LOOK_KPS, axis=2).mean(axis=1) * (LOOK_SCALE / LOOK_SIZE)
         scores = np.where(offsets <= MAX_OFFSET, scores, 0)
@@ -199,15 +213,6 @@ class Tracker:
         track.score, track.thumbnail, track.confirmed = float(scores.max()), thumbnail, 0
         return True
 
-    def _thumbnail(self, picture: ImageArray, kps: Points) -> NDArray[np.float32]:
-        """Cut the upright picture of a face; returns its thumbnail (256,), grey, with mean 0 and norm 1."""
-        cv2 = load_cv2()
-        CropTransform.from_kps5(kps, LOOK_KPS, LOOK_SIZE).warp(picture, out=self._look)
-        small: Any = cv2.resize(self._look, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA)
-        grey = small.reshape(-1, 3).astype(np.float32).mean(axis=1)
-        grey -= grey.mean()
-        return np.asarray(grey / max(float(np.linalg.norm(grey)), 1e-6), np.float32)
-
     def _drop_doubles(self) -> None:
         """Of tracks that have come to follow one face, the longest followed stays."""
         tracks = self._followed()
@@ -215,8 +220,8 @@ class Tracker:
             return
         boxes = np.stack([track.bbox for track in tracks])
         kept = box_math.merge(boxes, -np.arange(float(len(tracks))), max_iou=MAX_IOU, max_contained=MAX_CONTAINED)
-        dropped = {id(track) for index, track in enumerate(tracks) if index not in kept}
-        self._tracks = [track for track in self._tracks if id(track) not in dropped]
+        for index in set(range(len(tracks))).difference(kept):
+            self._tracks.remove(tracks[index])
 
     def _detect(self, picture: ImageArray) -> None:
         """Look for faces: those known are confirmed, those lost are found again, others are new."""
@@ -236,39 +241,34 @@ class Tracker:
         for track in sorted(self._tracks, key=lambda track: track.lost > 0):
             overlaps = box_math.iou(track.bbox, found.boxes)
             overlaps[[index for index, other in enumerate(matched) if other is not None]] = 0
-            if not len(found) or overlaps.max() < MATCHING_IOU:
+            if not len(found) or overlaps.max() < (FOUND_AGAIN_IOU if track.lost else MATCHING_IOU):
                 continue
             index = int(overlaps.argmax())
             matched[index] = track
             if not track.lost:
-                track.anchor_bbox, track.anchor_kps = found.boxes[index], track.kps
+                track.anchor_bbox, track.anchor_kps, track.anchor_side = found.boxes[index], track.kps, track.side
                 track.score = float(found.scores[index])
         return matched
 
     def _start(self, picture: ImageArray, face: Face, score: float, track: _Track | None) -> None:
         """Follow a face from this frame on, as the lost ``track`` that it was or as a new one."""
         kps = markups.convert(face.landmarks, face.markup, "kps5").astype(np.float32)
-        if not _is_inside(face.landmarks, picture) or _side(kps) < MIN_SIDE:
+        side = _side(kps)
+        if not _is_inside(face.landmarks, picture) or side < MIN_SIDE:
             return
         if track is None:
-            smoother = None if self.smoothing is None else OneEuro(self.smoothing)
-            thumbnail = self._thumbnail(picture, kps)
-            track = _Track(self._next_id, score, face.bbox, kps, face.bbox, kps, smoother, thumbnail)
+            number, smoother = self._next_id, None if self.smoothing is None else OneEuro(self.smoothing)
             self._next_id += 1
-            self._tracks.append(track)
         else:
-            if track.lost > 1 and track.filter is not None:
-                track.filter.reset()
-            track.score, track.bbox, track.kps, track.anchor_bbox, track.anchor_kps = (
-                score,
-                face.bbox,
-                kps,
-                face.bbox,
-                kps,
-            )
-            track.thumbnail = self._thumbnail(picture, kps)
-        track.face, track.lost, track.confirmed = face, 0, 0
-        self._show(track)
+            number, smoother = track.id, track.filter
+            if smoother is not None and track.lost > 1:
+                smoother.reset()
+            self._tracks.remove(track)
+        thumbnail = _thumbnail(picture, kps)
+        started = _Track(number, score, face.bbox, kps, face.bbox, kps, smoother, thumbnail, side, side, face)
+        self._tracks.append(started)
+        self._tracks.sort(key=lambda track: track.id)
+        self._show(started)
 
     def _show(self, track: _Track) -> None:
         """Bring a track's face into the form that is handed out."""
@@ -276,9 +276,20 @@ class Tracker:
         face, kps = track.face, track.kps
         landmarks = face.landmarks
         if track.filter is not None:
-            landmarks = track.filter(landmarks, _side(kps))
+            landmarks = track.filter(landmarks, track.side)
             kps = markups.convert(landmarks, face.markup, "kps5").astype(np.float32)
         track.face = replace(face, bbox=track.bbox, score=track.score, kps=kps, landmarks=landmarks, track_id=track.id)
+
+
+def _thumbnail(picture: ImageArray, kps: Points) -> NDArray[np.float32]:
+    """A face, upright, as (256,) grey values with mean 0 and norm 1."""
+    cv2 = load_cv2()
+    half = (THUMBNAIL_SIZE // 2, THUMBNAIL_SIZE // 2)
+    upright = cv2.warpAffine(picture, similarity(kps, THUMBNAIL_KPS), (THUMBNAIL_SIZE, THUMBNAIL_SIZE))
+    small = cv2.resize(cv2.cvtColor(upright, cv2.COLOR_BGR2GRAY), half, interpolation=cv2.INTER_AREA)
+    grey = small.reshape(-1).astype(np.float32)
+    grey -= grey.mean()
+    return np.asarray(grey / max(float(np.linalg.norm(grey)), 1e-6), np.float32)
 
 
 def _side(kps: Points) -> float:

@@ -21,6 +21,7 @@ class ModelEntry:
     file: str
     sha256: str
     task: str
+    precision: str = "fp32"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +41,12 @@ def list_models() -> list[ModelEntry]:
     return [ModelEntry(**entry) for entry in json.loads(manifest.read_text("utf-8"))["models"]]
 
 
-def resolve(name_or_path: str | os.PathLike[str], sha256: str | None = None) -> ModelFile:
+def resolve(
+    name_or_path: str | os.PathLike[str], sha256: str | None = None, *, precision: str | None = None
+) -> ModelFile:
     """The file of an embedded model's name, or of a path that ends in .onnx.
+
+    ``precision``: of an embedded model, which comes in several, fp32 (default) or another. A path's is what it is.
 
     Embedded files are checked against the manifest, any file against ``sha256`` where it is given. Raises
     UnknownModelError, ModelFileError (no such file) or ChecksumError.
@@ -54,13 +59,17 @@ def resolve(name_or_path: str | os.PathLike[str], sha256: str | None = None) -> 
         if sha256 is not None:
             verify(path, sha256)
         return ModelFile(path, path.stem, sha256)
-    entries = {entry.name: entry for entry in list_models()}
-    if text not in entries:
-        known = ", ".join(entries) or "none"
+    entries = list_models()
+    named = {entry.precision: entry for entry in entries if entry.name == text}
+    if not named:
+        known = ", ".join(dict.fromkeys(entry.name for entry in entries)) or "none"
         raise UnknownModelError(
             f"no embedded model {text!r}; there are: {known}; a model of your own is a path to an .onnx"
         )
-    entry = entries[text]
+    precision = precision or "fp32"
+    if precision not in named:
+        raise UnknownModelError(f"{text} is embedded in {', '.join(named)}, not in {precision}")
+    entry = named[precision]
     path = _WEIGHTS / entry.file
     if not path.is_file():
         raise ModelFileError(

@@ -152,7 +152,7 @@ def by_name(result):
 def test_doctor(embedded):
     checks = by_name(invoke("doctor", "--json"))
     assert checks["CPUExecutionProvider"] == {"name": "CPUExecutionProvider", "detail": "works", "ok": True}
-    assert checks["tiny"]["ok"] and "usable of" in checks["CPU threads"]["detail"]
+    assert checks["tiny, fp32"]["ok"] and "usable of" in checks["CPU threads"]["detail"]
     assert "tiny" in invoke("doctor").stdout
 
 
@@ -181,7 +181,7 @@ def test_doctor_without_onnxruntime_and_opencv(embedded, monkeypatch):
 def test_doctor_finds_damaged_models(embedded, tmp_path):
     (tmp_path / "tiny.onnx").write_bytes(b"")
     result = invoke("doctor", "--json")
-    assert result.exit_code == 1 and "sha256" in by_name(result)["tiny"]["detail"]
+    assert result.exit_code == 1 and "sha256" in by_name(result)["tiny, fp32"]["detail"]
 
 
 def plugin(monkeypatch, loaded):

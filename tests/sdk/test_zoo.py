@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from facelm_sdk import Landmarker, zoo
-from facelm_sdk.errors import ChecksumError, ModelFileError, UnknownModelError
+from facelm_sdk import Landmarker, cpu, zoo
+from facelm_sdk.errors import ChecksumError, InputError, ModelFileError, UnknownModelError
 
 
 @pytest.fixture
@@ -67,3 +67,88 @@ def test_cache_dir(monkeypatch, tmp_path):
     monkeypatch.delenv("FACELM_CACHE")
     assert isinstance(zoo.cache_dir(), Path)
     assert zoo.cache_dir().name == "facelm"
+
+
+@pytest.fixture
+def two_precisions(tmp_path, monkeypatch, landmark_model):
+    """A package with ``tiny`` in fp32 and in int8, which differ by a byte of their contracts."""
+    import json
+
+    import onnx
+
+    entries = []
+    for precision in ("fp32", "int8"):
+        model = onnx.load(landmark_model())
+        for prop in model.metadata_props:
+            if prop.key == "facelm":
+                prop.value = json.dumps({**json.loads(prop.value), "precision": precision})
+        file = tmp_path / f"tiny_{precision}.onnx"
+        onnx.save(model, file)
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        entries.append(
+            {"name": "tiny", "file": file.name, "sha256": digest, "task": "landmarks", "precision": precision}
+        )
+    (tmp_path / "manifest.json").write_text(json.dumps({"models": entries}))
+    monkeypatch.setattr(zoo, "_WEIGHTS", tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(("fast", "chosen"), [(True, "int8"), (False, "fp32")])
+def test_auto_takes_int8_where_the_processor_is_fast_at_it(two_precisions, monkeypatch, fast, chosen):
+    monkeypatch.setattr(cpu, "fast_int8", lambda: fast)
+    assert Landmarker("tiny").spec.precision == chosen
+    assert Landmarker("tiny", precision="fp32").spec.precision == "fp32"
+    assert Landmarker("tiny", precision="int8").spec.precision == "int8"
+
+
+def test_other_providers_get_fp32(two_precisions, monkeypatch):
+    monkeypatch.setattr(cpu, "fast_int8", lambda: True)
+    assert Landmarker("tiny", providers=["CPUExecutionProvider"]).spec.precision == "int8"
+    both = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    assert Landmarker("tiny", providers=both).spec.precision == "fp32"
+    assert Landmarker("tiny", device="cuda").spec.precision == "fp32"
+
+
+def test_a_precision_that_is_not_there_is_an_error(two_precisions, weights):
+    with pytest.raises(UnknownModelError, match="tiny is embedded in fp32, not in int8"):
+        Landmarker("tiny", precision="int8")
+    with pytest.raises(InputError, match="precision is auto, fp32 or int8, not 'half'"):
+        Landmarker("tiny", precision="half")
+
+
+def test_a_file_is_in_the_precision_it_is_in(two_precisions):
+    path = two_precisions / "tiny_fp32.onnx"
+    assert Landmarker(path).spec.precision == "fp32"
+    with pytest.raises(InputError, match="is in fp32, not in int8"):
+        Landmarker(path, precision="int8")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("flags : fpu avx2 avx512_vnni\n", True),
+        ("flags : fpu avx2\n", False),
+        ("flags : fpu avx_vnni\nflags : fpu\n", False),
+        ("Features : fp asimd asimddp\n", True),
+        ("", False),
+    ],
+)
+def test_what_linux_says_of_the_processor(monkeypatch, text, expected):
+    cpu.fast_int8.cache_clear()
+    monkeypatch.setattr(Path, "read_text", lambda self, encoding: text)
+    try:
+        assert cpu.fast_int8() is expected
+    finally:
+        cpu.fast_int8.cache_clear()
+
+
+def test_without_linux_nothing_is_assumed(monkeypatch):
+    def missing(self, encoding):
+        raise FileNotFoundError
+
+    cpu.fast_int8.cache_clear()
+    monkeypatch.setattr(Path, "read_text", missing)
+    try:
+        assert cpu.fast_int8() is False
+    finally:
+        cpu.fast_int8.cache_clear()

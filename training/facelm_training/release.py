@@ -37,29 +37,33 @@ def release_command(
         card["accuracy"] = scores["summary"]
         final = Path(scratch) / f"{name}.safetensors"
         save(final, network, card)
-        exported = export(name, weights=final, latency=False, out=Path(scratch) / f"{name}.onnx")
+        files = {"fp32": export(name, weights=final, latency=False, out=Path(scratch) / f"{name}.onnx").path}
+        if info(name).task == "landmarks":  # an int8 detector finds faces where there are none
+            int8 = Path(scratch) / f"{name}_int8.onnx"
+            files["int8"] = export(name, precision="int8", weights=final, latency=False, out=int8).path
+            scores["all"]["int8"] = _landmark_scores(int8, data, repository)[0]
         write_bytes(target / final.name, final.read_bytes())
-        write_bytes(runtime / exported.path.name, exported.path.read_bytes())
-    _enter(runtime / "manifest.json", name, info(name).task, runtime / f"{name}.onnx")
+        for precision, file in files.items():
+            write_bytes(runtime / file.name, file.read_bytes())
+            _enter(runtime / "manifest.json", name, info(name).task, runtime / file.name, precision)
     write_bytes(target / f"{name}.md", _markdown(name, card, scores["all"]).encode())
     typer.echo(json.dumps(scores["all"], indent=1))
 
 
 def _score(name: str, task: str, onnx: Path, data: Path, repository: Path) -> dict[str, Any]:
-    from facelm_sdk import Detector, Landmarker
+    from facelm_sdk import Detector
 
     from .figures import plot_ced
-    from .release_scores import detection_scores, landmark_scores
+    from .release_scores import detection_scores
 
     if task == "detection":
         scores = detection_scores(Detector(onnx), data)
         summary = {"val frames": scores["all"], "scenes without a face": scores["scenes without a face"]}
         return {"all": scores, "summary": summary}
-    detector = Detector(repository / "facelm_sdk/weights/retinaface_mnet025.onnx")
     every: dict[str, Any] = {}
     curves: dict[str, Any] = {}
     for flip in (False, True):
-        scores, errors = landmark_scores(Landmarker(onnx, flip=flip), detector, data)
+        scores, errors = _landmark_scores(onnx, data, repository, flip=flip)
         label = "flip averaging" if flip else "single"
         every[label] = scores
         curves |= {f"{key}, {label}": value for key, value in errors.items() if "68" in key and "own" in key}
@@ -71,15 +75,29 @@ def _score(name: str, task: str, onnx: Path, data: Path, repository: Path) -> di
     return {"all": every, "summary": {"val people, inter-ocular %": summary}}
 
 
-def _enter(manifest: Path, name: str, task: str, file: Path) -> None:
+def _landmark_scores(
+    onnx: Path, data: Path, repository: Path, *, flip: bool | None = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The scores and errors of a file, with the embedded detector in fp32."""
+    from facelm_sdk import Detector, Landmarker
+
+    from .release_scores import landmark_scores
+
+    detector = Detector(repository / "facelm_sdk/weights/retinaface_mnet025.onnx")
+    return landmark_scores(Landmarker(onnx, flip=flip), detector, data)
+
+
+def _enter(manifest: Path, name: str, task: str, file: Path, precision: str = "fp32") -> None:
     models = json.loads(manifest.read_text())["models"] if manifest.is_file() else []
     entry = {
         "name": name,
         "file": file.name,
         "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
         "task": task,
+        "precision": precision,
     }
-    models = sorted([m for m in models if m["name"] != name] + [entry], key=lambda m: str(m["name"]))
+    others = [m for m in models if (m["name"], m.get("precision", "fp32")) != (name, precision)]
+    models = sorted([*others, entry], key=lambda m: (str(m["name"]), str(m.get("precision", "fp32"))))
     write_bytes(manifest, (json.dumps({"models": models}, indent=2) + "\n").encode())
 
 

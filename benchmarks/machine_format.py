@@ -1,0 +1,4 @@
+"""The version of the result files."""
+
+FORMAT = 2
+"""1 had no parameters and no turns."""

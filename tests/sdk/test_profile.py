@@ -1,0 +1,152 @@
+"""Profile: time is booked once, to the stage it was spent in."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import cv2
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from facelm_sdk import Aligner, Detector, Landmarker, cli
+from facelm_sdk import profile as profiling
+from facelm_sdk.profile import NoProfile, Profile
+
+
+class Clock:
+    """Seconds that pass only when they are told to."""
+
+    def __init__(self):
+        self.now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(profiling, "perf_counter", clock)
+    return clock
+
+
+def one_call(profile, clock, network=0.004):
+    with profile.call():
+        clock.now += 0.001
+        with profile.stage("detect: resize", after="detect: merge"):
+            clock.now += 0.002
+            for _ in range(2):
+                with profile.stage("detect: network"):
+                    clock.now += network
+            clock.now += 0.003
+
+
+def test_time_is_booked_once(clock):
+    profile = Profile()
+    one_call(profile, clock)
+    assert profile.last == pytest.approx(
+        {"detect: resize": 2, "detect: network": 8, "detect: merge": 3, "other": 1, "total": 14}
+    )
+    assert list(profile.last) == ["detect: resize", "detect: network", "detect: merge", "other", "total"]
+
+
+def test_calls_are_summed_up(clock):
+    profile = Profile()
+    for network in (0.001, 0.002, 0.006):
+        one_call(profile, clock, network)
+    stages = {stage.name: stage for stage in profile.stages()}
+    network = stages["detect: network"]
+    assert (network.runs, network.mean, network.median) == (6, pytest.approx(6), pytest.approx(4))
+    assert network.share == pytest.approx(6 / 12)
+    assert sum(stage.share for stage in stages.values()) == pytest.approx(1)
+    assert len(profile) == 3 and profile.total.mean == pytest.approx(12) and profile.total.median == pytest.approx(10)
+    lines = str(profile).splitlines()
+    assert lines[0].split() == ["3", "calls", "runs", "mean", "ms", "median", "share"]
+    assert lines[2].split() == ["detect:", "network", "6", "6.000", "4.000", "50.0%"]
+    assert lines[-1].split() == ["total", "3", "12.000", "10.000", "100.0%"]
+    profile.reset()
+    assert len(profile) == 0 and profile.last == {} and profile.stages() == []
+    assert "0 calls" in profile.table()
+
+
+def test_a_call_within_a_call_is_part_of_it(clock):
+    profile = Profile()
+    with profile.call():
+        one_call(profile, clock)
+        one_call(profile, clock)
+    assert len(profile) == 1 and profile.last["total"] == pytest.approx(28)
+
+
+def test_calls_that_fail_are_not_kept(clock):
+    profile = Profile()
+    with pytest.raises(ZeroDivisionError), profile.call(), profile.stage("map back"):
+        _ = 1 / 0
+    assert len(profile) == 0
+    one_call(profile, clock)
+    assert profile.last["total"] == pytest.approx(14) and "map back" not in profile.last
+
+
+def test_stages_outside_a_call_are_not_kept(clock):
+    profile = Profile()
+    with profile.stage("warm-up"):
+        clock.now += 1
+    one_call(profile, clock)
+    assert "warm-up" not in profile.last
+
+
+def test_no_profile_costs_next_to_nothing():
+    nothing = NoProfile()
+    assert nothing.stage("a") is nothing.stage("b", after="c") is nothing.call()
+    started = time.perf_counter()
+    for _ in range(10_000):
+        with nothing.stage("a"):
+            pass
+    assert time.perf_counter() - started < 0.5  # 50 microseconds each, on a busy machine
+
+
+def test_an_aligner_tells_its_stages(landmark_model, detector_model, scene):
+    aligner = Aligner(landmark_model(), detector_model(), profile=True)
+    picture = scene(640, 480, (50, 50, 250, 260), (400, 100, 600, 300))
+    for _ in range(3):
+        assert len(aligner(picture)) == 2
+    stages = {stage.name: stage for stage in aligner.profile.stages()}
+    assert list(stages) == [name for name in profiling.ORDER if name != profiling.CONFIRM]
+    assert stages[profiling.READ].runs == stages[profiling.LANDMARKER].runs == 3
+    assert stages[profiling.WARP].runs == 6
+    assert all(stage.mean > 0 for stage in stages.values())
+    assert sum(aligner.profile.last.values()) == pytest.approx(2 * aligner.profile.last["total"])
+    aligner.profile.reset()
+    aligner.batch([picture, picture])
+    assert len(aligner.profile) == 1
+
+
+def test_the_parts_given_stay_as_they_are(landmark_model, detector_model, scene):
+    landmarker, detector = Landmarker(landmark_model()), Detector(detector_model())
+    sessions = landmarker.session, detector.session
+    timed, plain = Aligner(landmarker, detector, profile=True), Aligner(landmarker, detector)
+    picture = scene(640, 480, (50, 50, 250, 260))
+    np.testing.assert_array_equal(timed(picture)[0].landmarks, plain(picture)[0].landmarks)
+    assert (landmarker.session, detector.session) == sessions
+    assert plain.profile is None and plain.landmarker is landmarker
+    assert timed.landmarker.session.spec is landmarker.spec
+    assert timed.landmarker.session.providers == landmarker.session.providers
+    blind = Aligner(landmarker, None, profile=True)
+    blind(picture, boxes=[50, 50, 250, 260])
+    assert profiling.DETECTOR not in blind.profile.last and profiling.LANDMARKER in blind.profile.last
+
+
+def test_the_command_prints_the_table_to_stderr(landmark_model, detector_model, scene, tmp_path):
+    paths = [tmp_path / f"{name}.png" for name in "ab"]
+    for path in paths:
+        cv2.imwrite(str(path), scene(640, 480, (50, 50, 250, 260)))
+    models = ["--model", str(landmark_model()), "--detector", str(detector_model())]
+    command = ["align", *map(str, paths), "--json-lines", "-", *models]
+    result = CliRunner().invoke(cli.app, [*command, "--profile"])
+    assert result.exit_code == 0
+    assert [len(json.loads(line)["faces"]) for line in result.stdout.splitlines()] == [1, 1]
+    table = result.stderr[result.stderr.index("2 calls") :].splitlines()
+    assert table[1].startswith("read picture") and float(table[1].split()[-3]) > 0  # decoding the file
+    assert table[-1].startswith("total")
+    assert "calls" not in CliRunner().invoke(cli.app, command).stderr
