@@ -28,7 +28,7 @@ STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 900px; margin: 2rem auto; padding: 0 1rem; color: #1f2328; }
 h1, h2 { line-height: 1.2; } h2 { margin-top: 2.2rem; border-bottom: 1px solid #d1d9e0; padding-bottom: .3rem; }
 table { border-collapse: collapse; margin: .8rem 0; font-size: 13.5px; }
-td, th { padding: .25rem .6rem; text-align: left; border-bottom: 1px solid #d1d9e0; } 
+td, th { padding: .25rem .6rem; text-align: left; border-bottom: 1px solid #d1d9e0; }
 td.number { text-align: right; font-variant-numeric: tabular-nums; }
 tr.missed td { background: #ffebe9; } tr.met td { background: #dafbe1; } tr.unknown td { color: #656d76; }
 svg { width: 100%; height: auto; } svg text { font: 11.5px system-ui, sans-serif; fill: #1f2328; }

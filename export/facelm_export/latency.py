@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 import statistics
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from facelm_sdk.bench import side_by_side, summary
 from facelm_sdk.image import read_image
 from facelm_sdk.session import OrtSession
 from facelm_sdk.spec import ModelSpec
@@ -27,7 +26,6 @@ SECONDS = 2.5
 """What the timing may take; a model that needs more is timed ``ROUNDS`` times a side."""
 ROUNDS = 3
 BLOCK_SECONDS = 0.2  # of one side before the other has its turn
-MOST_IN_A_BLOCK = 20
 
 
 def measured(reference: nn.Module, graph: Graph) -> dict[str, Any]:
@@ -51,8 +49,8 @@ def measured(reference: nn.Module, graph: Graph) -> dict[str, Any]:
         "input": f"{name} {value.dtype} {value.shape}",
         "batch": len(value),
         "threads": threads,
-        "pytorch_ms": _summary(pytorch),
-        "onnxruntime_ms": _summary(onnxruntime),
+        "pytorch_ms": summary(pytorch),
+        "onnxruntime_ms": summary(onnxruntime),
         "ratio": round(statistics.median(pytorch) / statistics.median(onnxruntime), 2),
     }
 
@@ -67,26 +65,4 @@ def _input(spec: ModelSpec, batch: int) -> tuple[str, NDArray[np.uint8]]:
 
 def _side_by_side(*sides: Callable[[], object]) -> list[list[float]]:
     """Milliseconds of each side's runs."""
-    for run in sides:
-        run()
-    block = max(1, min(MOST_IN_A_BLOCK, int(BLOCK_SECONDS * 1000 / max(_times(run, 1)[0] for run in sides))))
-    found: list[list[float]] = [[] for _ in sides]
-    start, rounds = time.perf_counter(), 0
-    while rounds < ROUNDS or time.perf_counter() - start < SECONDS:
-        for times, run in zip(found, sides, strict=True):
-            times += _times(run, 1 + block)[1:]
-        rounds += 1
-    return found
-
-
-def _times(run: Callable[[], object], count: int) -> list[float]:
-    marks = [time.perf_counter()]
-    for _ in range(count):
-        run()
-        marks.append(time.perf_counter())
-    return [1000 * (after - before) for before, after in itertools.pairwise(marks)]
-
-
-def _summary(times: list[float]) -> dict[str, float]:
-    q1, median, q3 = (round(float(value), 4) for value in np.percentile(times, (25, 50, 75)))
-    return {"median": median, "q1": q1, "q3": q3, "runs": len(times)}
+    return side_by_side(*sides, seconds=SECONDS, rounds=ROUNDS, block_seconds=BLOCK_SECONDS)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 import facelm_sdk
 from facelm_models import default_weights, list_models
 from facelm_sdk import Aligner, Detector, Landmarker
+from facelm_sdk.bench import summary
 from facelm_sdk.boxes import iou
 from facelm_sdk.detector import DetSize
 from facelm_sdk.errors import InputError, ParityError
@@ -26,7 +27,7 @@ from facelm_sdk.types import Face, ImageArray
 from .exporter import Precision, export
 from .formats import Exported, Format, Graph, prepare, write
 from .graph_builder import GraphBuilder, Kind, Value
-from .latency import _side_by_side, _summary
+from .latency import _side_by_side
 from .onnx_export import OPSET
 from .ops.looks import Found, detect
 from .ops.warp import crops
@@ -306,5 +307,5 @@ def _speed(session: OrtSession, aligner: Aligner) -> dict[str, Any]:
     """Milliseconds of a run and of Aligner, taking turns, on a 640x480 portrait."""
     picture = portraits()[-1][0]
     pipeline, composed = _side_by_side(lambda: session.run({"image": picture}), lambda: aligner(picture))
-    one, two = _summary(pipeline)["median"], _summary(composed)["median"]
+    one, two = summary(pipeline)["median"], summary(composed)["median"]
     return {"picture": "640x480, one face", "pipeline_ms": one, "aligner_ms": two, "ratio": round(one / two, 2)}
