@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 import facelm_sdk
+from facelm_sdk.bench import cpu_model
 
 from . import parity
 
@@ -90,20 +91,12 @@ def file_facts(path: Path, files: Mapping[Path, bytes]) -> dict[str, Any]:
 def machine() -> dict[str, Any]:
     """What timings depend on; nothing that names the machine or its user."""
     return {
-        "cpu": _cpu_model(),
+        "cpu": cpu_model(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "os": platform.system(),
         "architecture": platform.machine(),
     }
-
-
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 _FLAGS = {"source": "--from"}
