@@ -170,7 +170,7 @@ def bench(
     ``model`` is an embedded model's name or a file: a landmark model gets ``batch`` crops a run, a detector and a
     pipeline ``picture`` (anything :func:`read_image` takes; default: a 640x480 portrait). None is the whole
     :class:`Aligner` with the embedded models on ``batch`` such pictures, detection included. ``precision`` is that of
-    the Aligner's models, or of an OpenVINO .xml (f32, bf16); another file has its own. ``provider`` is one of
+    embedded models, as in Aligner, or of an OpenVINO .xml (f32, bf16); another file has its own. ``provider`` is one of
     :data:`PROVIDERS` or onnxruntime's own name, ``device`` as in OrtSession; what was asked for and cannot be used is a
     ProviderError, never another provider's time. ``threads`` and ``flip`` as in Landmarker.
 
@@ -185,8 +185,6 @@ def bench(
     if model is None:
         work = _whole(image, batch, flip, options)
     else:
-        if precision is not None and Path(model).suffix.lower() != ".xml":
-            raise InputError(f"{os.fspath(model)} has its own precision: leave precision out, or give another file")
         session = open_file(model, **options)
         work = (_crops if session.spec.task == "landmarks" else _picture)(session, image, batch, flip)
     warm_up(work.run, WARM_UP_SECONDS)
@@ -198,7 +196,7 @@ def bench(
     return Benched(
         model=work.model,
         task=work.task,
-        precision=precision or work.session.spec.precision,
+        precision=precision if precision in ("f32", "bf16") else work.session.spec.precision,
         what=work.what,
         batch=batch,
         flip=work.flip,

@@ -292,7 +292,7 @@ def bench(
         typer.Argument(help="A name of `facelm models` or a model file. (default: the whole Aligner)"),
     ] = None,
     precision: Annotated[
-        str | None, typer.Option(help="Of the Aligner's models; of an .xml f32 or bf16. Other files have their own.")
+        str | None, typer.Option(help="Of embedded models: auto, fp32, int8; of an .xml: f32, bf16.")
     ] = None,
     batch: Annotated[int, typer.Option(help="Crops, or pictures of the Aligner, in one run.")] = 1,
     threads: Annotated[int | None, typer.Option(help="CPU threads of a run. (default: onnxruntime's)")] = None,

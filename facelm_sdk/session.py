@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -152,31 +152,36 @@ def run_in_parts(
 
 
 Precision = Literal["auto", "fp32", "int8"]
+PRECISIONS: tuple[str, ...] = get_args(Precision)
 
 
-def open_file(model: str | os.PathLike[str], *, precision: Precision = "auto", **options: Any) -> Session:
-    """The session that the kind of file asks for; see :func:`open_session`."""
+def open_file(model: str | os.PathLike[str], *, precision: str = "auto", **options: Any) -> Session:
+    """The session that the kind of file asks for; see :func:`open_session`.
+
+    For an .xml, whose runtime rounds as it is told, ``precision`` is OpenVINO's: f32 or bf16.
+    """
     kind = Path(model).suffix.lower()
-    if precision not in ("auto", "fp32", "int8"):
-        raise InputError(f"precision is auto, fp32 or int8, not {precision!r}")
-    if kind not in (".onnx", ".engine", ".xml"):
-        return OrtSession(zoo.resolve(model, precision=_embedded_precision(model, precision, options)).path, **options)
+    if kind == ".xml":
+        from .openvino_session import OpenVinoSession
+
+        options |= {} if precision == "auto" else {"precision": precision}
+        return OpenVinoSession(model, **options)
+    if precision not in PRECISIONS:
+        raise InputError(f"precision is {', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}, not {precision!r}")
     if kind == ".engine":
         from .trt_session import TrtSession
 
         session: Session = TrtSession(model, **options)
-    elif kind == ".xml":
-        from .openvino_session import OpenVinoSession
-
-        session = OpenVinoSession(model, **options)
-    else:
+    elif kind == ".onnx":
         session = OrtSession(zoo.resolve(model).path, **options)
+    else:
+        return OrtSession(zoo.resolve(model, precision=_embedded_precision(model, precision, options)).path, **options)
     if precision not in ("auto", session.spec.precision):
         raise InputError(f"{os.fspath(model)} is in {session.spec.precision}, not in {precision}: leave precision out")
     return session
 
 
-def _embedded_precision(model: str | os.PathLike[str], precision: Precision, options: Mapping[str, Any]) -> str:
+def _embedded_precision(model: str | os.PathLike[str], precision: str, options: Mapping[str, Any]) -> str:
     """Which of an embedded model's files to take: int8 where the processor is fast at it, and runs it."""
     if precision != "auto":
         return precision

@@ -99,7 +99,6 @@ def test_the_portrait_is_a_picture_of_the_stated_size():
         ({"batch": 0}, "batch is at least 1"),
         ({"seconds": -1}, "seconds is 0 or more"),
         ({"provider": "abacus"}, "provider 'abacus' is not in this onnxruntime; there are .*cpu"),
-        ({"model": "tiny.onnx", "precision": "int8"}, "has its own precision"),
     ],
 )
 def test_refusals(options, message):
