@@ -10,7 +10,7 @@ demo: $(VENV)/.runtime
 	$(BIN)/facelm align $(PICTURES) --output out --draw
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -30,7 +30,7 @@ class Attention(nn.Module):
             for layer, x in ((self.query, query), (self.key, key), (self.value, value))
         )
         mixed = nn.functional.scaled_dot_product_attention(
-            q.expand(len(k), -1, -1, -1), k, v
+            q.expand(k.shape[0], -1, -1, -1), k, v
         )  # (n, heads, q, D / heads)
         out: torch.Tensor = self.out(mixed.transpose(1, 2).flatten(2))
         return out

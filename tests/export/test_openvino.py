@@ -78,7 +78,7 @@ def test_the_aligner_finds_the_same_landmarks(packaged):
     (one,), (other,) = (
         Aligner(landmarks=landmarks, detector=detector)(PICTURE)
         for landmarks, detector in (
-            ("lotr_m", "retinaface_mnet025"),
+            (OrtSession(zoo.resolve("lotr_m").path), "retinaface_mnet025"),
             (packaged["lotr_m"][0], packaged["retinaface_mnet025"][0]),
         )
     )
