@@ -23,8 +23,9 @@ from facelm_sdk.errors import InputError, UnknownModelError
 from facelm_sdk.spec import ModelSpec
 from facelm_sdk.transform import CropRecipe, kps5_recipe
 
+from .ops.candidates import DetectorGraph
 from .ops.decoding import decode
-from .wrappers import Decoder, FusedDetector, FusedLandmarks
+from .wrappers import IOU_THRESHOLD, SCORE_FLOOR, Decoder, FusedDetector, FusedLandmarks
 
 DET_THRESH = 0.88  # true faces score above 0.95 with few exceptions; letters and logos lie between
 
@@ -63,9 +64,13 @@ def build(
 
 def fuse(built: Built, network: nn.Module | None = None, decoder: Decoder = decode) -> nn.Module:
     """Raw pixels in, the contract's outputs out: the network, or ``network`` in its place, with all around it."""
+    graph = network is not None
     network = built.network if network is None else network
     if isinstance(network, RetinaFace):
-        return FusedDetector(network, built.info).eval()
+        reference = FusedDetector(network, built.info)
+        if not graph:
+            return reference.eval()
+        return DetectorGraph(reference.pixels, network, iou=IOU_THRESHOLD, floor=SCORE_FLOOR).eval()
     spec = built.spec
     assert spec.crop is not None
     markup = markups.get(spec.markup)

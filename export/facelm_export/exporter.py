@@ -25,7 +25,7 @@ from .ops.patches import swap_patch_crops
 from .precision import quantize, to_half
 from .report import command, imports, report
 from .samples import Samples, read_samples
-from .wrappers import without_batch_norm
+from .wrappers import absorb_pixels, without_batch_norm
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -158,7 +158,9 @@ def _traced(built: Built, *, batch: int | None, opset: int) -> ModelProto:
     swap_patch_crops(network)
     join_attention(network)
     if built.spec.precision == "fp16":
-        network = to_half(network, built.info)
+        network = to_half(network, built.info)  # gains would take small weights below half precision's range
+    else:
+        built = replace(built, info=absorb_pixels(network, built.info))
     return to_onnx(fuse(built, network), built.spec, batch=batch, opset=opset)
 
 

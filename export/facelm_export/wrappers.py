@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -37,12 +38,45 @@ class PixelInput(nn.Module):
         self.dtype = next(network.parameters()).dtype
         self.register_buffer("mean", torch.tensor(info.mean).view(1, 3, 1, 1))
         self.register_buffer("gain", 1 / torch.tensor(info.std).view(1, 3, 1, 1))
+        self.scaled = any(std != 1 for std in info.std)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         x = pixels.to(torch.float32).permute(0, 3, 1, 2)  # cast first: TensorRT has no transpose of uint8
         if self.reverse:
             x = x.flip(1)
-        return ((x - self.mean) * self.gain).to(self.dtype)
+        x = x - self.mean
+        if self.scaled:
+            x = x * self.gain
+        return x.to(self.dtype)
+
+
+@torch.no_grad()
+def absorb_pixels(network: nn.Module, info: ModelInfo) -> ModelInfo:
+    """Move the order and the gain of the channels into the convolutions that see the pixels, where nothing else does.
+
+    Changes ``network`` (fp32, run on a picture of ``info.input_size``) and returns what is left for PixelInput to do.
+    The mean stays: zeros beyond the crop's edge stand for it.
+    """
+    crops = torch.zeros(1, 3, info.input_size, info.input_size)
+    first: list[nn.Conv2d] = []
+
+    def after(module: nn.Conv2d, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        if inputs[0] is crops:
+            first.append(module)
+
+    hooks = [m.register_forward_hook(after) for m in network.modules() if isinstance(m, nn.Conv2d)]
+    with _Uses() as uses:
+        network(crops)
+    for hook in hooks:
+        hook.remove()
+    if not first or uses.counts[id(crops)] != len(first) or len(set(first)) != len(first):
+        return info
+    gain = 1 / torch.tensor(info.std).view(1, 3, 1, 1)
+    for conv in first:
+        weight = conv.weight * gain
+        conv.weight.copy_(weight.flip(1) if info.channels == "rgb" else weight)
+    mean = info.mean[::-1] if info.channels == "rgb" else info.mean
+    return replace(info, channels="bgr", mean=mean, std=(1.0, 1.0, 1.0))
 
 
 class FusedLandmarks(nn.Module):

@@ -180,6 +180,7 @@ def _register(name: str, config: LOTRConfig, where: str = "table I") -> None:
 
 
 _register("lotr_m", LOTRConfig())
+_register("lotr_m_128", LOTRConfig(size=128), "table I, for crops of 128 pixels")
 _register("lotr_m_plus", LOTRConfig(upsampling=(256, 128), axial=True))
 _register("lotr_r_plus", LOTRConfig(backbone="resnet50", upsampling=(256, 128), axial=True))
 _register(

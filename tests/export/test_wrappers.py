@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from facelm_export.precision import to_half
-from facelm_export.wrappers import FusedDetector, FusedLandmarks, PixelInput, without_batch_norm
+from facelm_export.wrappers import FusedDetector, FusedLandmarks, PixelInput, absorb_pixels, without_batch_norm
 from facelm_models import info
 from facelm_sdk import markup as markups
 from tests.tolerances import PIXELS, REWRITE
@@ -144,3 +144,31 @@ def test_detections_are_sorted_and_told_apart():
     assert len(boxes) == len(scores) == len(kps) > 3
     assert boxes.shape[1:] == (4,) and kps.shape[1:] == (5, 2)
     assert (scores.diff() <= 0).all() and scores.min() > 0.05
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["lotr_m", "retinaface_mnet025"])
+def test_order_and_gain_move_into_the_first_convolution(name):
+    """Also at the crop's edge, where zeros stand for the mean."""
+    network, model = without_batch_norm(disturbed(name), 192), info(name)
+    pixels = torch.from_numpy(np.random.default_rng(1).integers(0, 256, (1, 192, 192, 3), np.uint8))
+    expected = network(PixelInput(model, network)(pixels))
+    left = absorb_pixels(network, model)
+    assert (left.channels, left.std) == ("bgr", (1.0, 1.0, 1.0))
+    torch.testing.assert_close(network(PixelInput(left, network)(pixels)), expected, rtol=1e-3, atol=1e-4)
+
+
+@torch.no_grad()
+def test_pixels_that_something_else_sees_are_left_alone():
+    class Both(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = nn.Conv2d(3, 3, 1)
+
+        def forward(self, x):
+            return x + self.first(x)
+
+    network, model = Both(), info("lotr_m")
+    before = network.first.weight.clone()
+    assert absorb_pixels(network, model) == model
+    assert torch.equal(network.first.weight, before)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,9 +13,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import nn
 
-from facelm_models import create, info
+from facelm_models import create, default_weights, info, restore
 from facelm_models.heatmaps import decode
+from facelm_models.weights import WeightsError
 from facelm_sdk import markup as markups
+from facelm_sdk.errors import InputError
 from facelm_sdk.metrics import bounding_box, inter_ocular, nme
 from facelm_sdk.transform import CropRecipe, CropTransform
 
@@ -245,6 +248,19 @@ def _resampled(table: torch.Tensor, shape: torch.Size) -> torch.Tensor:
     return grid.flatten(2).transpose(1, 2)
 
 
+def _started(model: nn.Module, recipe: LandmarkRecipe) -> nn.Module:
+    """The trained network of ``recipe.start`` at the size of ``model``. Raises InputError where it does not fit."""
+    file = default_weights(recipe.start) or Path(recipe.start)
+    try:
+        trained = restore(file)
+        if type(trained) is not type(model):
+            raise InputError(f"{recipe.start} holds a {type(trained).__name__}, not a {type(model).__name__}")
+        config: Any = model.config
+        return resized(trained, recipe.model, config.size)
+    except (WeightsError, RuntimeError) as error:
+        raise InputError(f"training cannot start from {recipe.start}: {error}") from error
+
+
 def train_landmarks(
     recipe: LandmarkRecipe, faces: LandmarkFaces, val: LandmarkFaces, out: Path, device: str = "cpu"
 ) -> nn.Module:
@@ -256,6 +272,8 @@ def train_landmarks(
     for name, buffer in model.named_buffers():
         if name in MEAN_BUFFERS:
             buffer.copy_(shape)
+    if recipe.start:
+        model = _started(model, recipe)
     for stage in recipe.stages:
         if stage.size != model.config.size:
             model = resized(model, recipe.model, stage.size)

@@ -67,10 +67,13 @@ class LandmarkRecipe:
     ``options`` are config entries of the network, ``crop`` and ``decoding`` replace the model's own, ``weights`` are
     the objective's (see :mod:`facelm_training.objectives`). ``worst_disagreement``: faces of landmarks68 whose two
     labels differ by more percent of the eye distance are left out. ``train`` and ``val`` are splits of the data set.
+    ``start``: trained weights to begin with, of the same architecture at any crop size, as the name of a model whose
+    weights come with the package or a .safetensors file; empty for random ones.
     """
 
     model: str
     stages: tuple[Stage, ...]
+    start: str = ""
     objective: Objective = "coordinates"
     markup: str = "ibug68"
     train: str = "train"

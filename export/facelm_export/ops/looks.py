@@ -73,7 +73,14 @@ class _Looker:
         self.short_side = self.graph.op("ReduceMin", self.sides, keepdims=0)
         self.pixels = self.graph.op("ReduceProd", self.sides, keepdims=0)
 
-    def __call__(self, scale: Value, *, frame: Value | None = None, offset: Value | None = None) -> Found:
+    def __call__(
+        self,
+        scale: Value,
+        *,
+        det_thresh: Value | None = None,
+        frame: Value | None = None,
+        offset: Value | None = None,
+    ) -> Found:
         """One pass: the picture times ``scale``, at ``offset`` (2,) in a black ``frame`` (2,), (x, y) int64."""
         g = self.graph
         size = g.op("Max", g.op("Round", self.sides * scale), f64(1)).to("int64")
@@ -84,7 +91,7 @@ class _Looker:
         # (2,) x, y -> top, left, channel; bottom, right, channel
         pads = g.op("Gather", g.op("Concat", before, after, [0], axis=0), [1, 0, 4, 3, 2, 4])
         found = self.detector(g.op("Unsqueeze", g.op("Pad", seen, pads), [0]))
-        found = found.where(found.scores >= np.float32(self.det_thresh))
+        found = found.where(found.scores >= (np.float32(self.det_thresh) if det_thresh is None else det_thresh))
         zoom = (size.to("float64") / self.sides).to("float32")
         shift = before.to("float32")
 
@@ -106,31 +113,49 @@ def _auto(look: _Looker) -> Found:
     base_frame = g.op("Round", look.sides * base).to("int64")
 
     nothing = g.value(np.zeros(2, np.int64))
+    first_scale = base * f64(sdk.GLANCE_LONG_SIDE / sdk.BASE_LONG_SIDE)
+    glances = look.short_side * first_scale >= f64(sdk.MIN_SIDE)
 
     def turn(
         index: Value, scale: Value, bordered: Value, smallest: Value, fills: Value, *found: Value
     ) -> tuple[Value, Sequence[Value], Sequence[Value]]:
+        level = index - glances.to("int64")
+        glancing = level < 0
         seen = look(
-            scale, frame=g.op("Where", bordered, base_frame, nothing), offset=g.op("Where", bordered, border, nothing)
+            scale,
+            det_thresh=g.op("Where", glancing, np.float32(sdk.MAYBE), np.float32(look.det_thresh)),
+            frame=g.op("Where", bordered, base_frame, nothing),
+            offset=g.op("Where", bordered, border, nothing),
         )
+        filled = _fills_frame(seen, look.sides)
+        enough = glancing & ~filled & _one_large(seen, scale.to("float32"), np.float32(look.det_thresh))
         closer_look = (smallest > 0.0) & ~bordered
         largest = g.op("Where", closer_look, sdk.LARGE_FACE, np.float32(np.inf))
-        together = Found(*found).joined(seen.where(_sides(seen) * scale.to("float32") <= largest))
+        counts = (_sides(seen) * scale.to("float32") <= largest) & (enough | ~glancing)
+        together = Found(*found).joined(seen.where(counts))
         smallest = g.op("ReduceMin", g.op("Concat", _sides(together), [NO_FACE], axis=0), keepdims=0)
         smallest = g.op("Where", smallest < NO_FACE, smallest, 0.0)
-        fills = fills | (g.op("Equal", index, 0) & _fills_frame(seen, look.sides))
+        fills = fills | (g.op("Equal", level, 0) & filled)
         closer = g.op("Min", scale * f64(sdk.ZOOM), f64(1), most)
         small = smallest.to("float64") * scale < f64(sdk.SMALL_FACE)
-        zooms = ~bordered & (index < sdk.ZOOMS) & (closer > scale) & small
+        zooms = ~bordered & ~glancing & (level < sdk.ZOOMS) & (closer > scale) & small
         none = g.op("Equal", g.op("Size", together.scores), 0)
-        borders = ~bordered & ~zooms & (none | fills)
-        scale = g.op("Where", zooms, closer, base * f64(sdk.CONTEXT))
-        return zooms | borders, [scale, borders, smallest, fills, *together.all()], []
+        borders = ~bordered & ~glancing & ~zooms & (none | fills)
+        scale = g.op("Where", glancing, base, g.op("Where", zooms, closer, base * f64(sdk.CONTEXT)))
+        goes_on = (glancing & ~enough) | zooms | borders
+        return goes_on, [scale, borders, smallest, fills, *together.all()], []
 
     no = g.value(np.array(False))
     kinds: list[Kind] = [("float64", ()), ("bool", ()), ("float32", ()), ("bool", ()), *KINDS]
-    start = [base, no, g.value(0.0), no, *_none(g).all()]
-    return Found(*g.loop(sdk.ZOOMS + 2, start, turn, kinds)[4:])
+    start = [g.op("Where", glances, first_scale, base), no, g.value(0.0), no, *_none(g).all()]
+    return Found(*g.loop(sdk.ZOOMS + 3, start, turn, kinds)[4:])
+
+
+def _one_large(found: Found, scale: Value, det_thresh: np.float32) -> Value:
+    """Whether there is one detection, and it is sure and large."""
+    g = scale.graph
+    small = (found.scores < det_thresh) | (_sides(found) * scale < sdk.SMALL_FACE)
+    return g.op("Equal", g.op("Size", found.scores), 1) & ~_any(small)
 
 
 def _none(g: GraphBuilder) -> Found:
