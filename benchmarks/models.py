@@ -35,10 +35,9 @@ from facelm_sdk.trt_open import open_engine
 
 from .machine import THREADS
 
-ONE_OF_EACH = ("lotr_m", "slpt_hrnet18", "mtld_r18", "hourglass4", "hrnet18", "fan2")
-"""A variant of each family: what is measured unless FACELM_BENCH_MODELS says "all" or names, with commas between."""
-
-DETECTOR = "retinaface_mnet025"
+ONE_OF_EACH = ("lotr_m_128", "lotr_m", "slpt_hrnet18", "mtld_r18", "hourglass4", "hrnet18", "fan2")
+"""What is in the package, and a variant of each other family: measured unless FACELM_BENCH_MODELS says "all" or names,
+with commas between."""
 
 
 def chosen(task: str = "landmarks") -> list[str]:
@@ -47,7 +46,7 @@ def chosen(task: str = "landmarks") -> list[str]:
     there = list_models(task)
     if asked == "all":
         return there
-    default = ONE_OF_EACH if task == "landmarks" else (DETECTOR,)
+    default = ONE_OF_EACH if task == "landmarks" else (zoo.DETECTOR,)
     return [name for name in asked.split(",") if name in there] or list(default)
 
 

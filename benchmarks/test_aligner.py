@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from facelm_sdk import Aligner, Landmarker
+from facelm_sdk import Aligner, zoo
 from facelm_sdk.image import read_image
 from facelm_sdk.session import OrtSession
 
@@ -16,9 +16,9 @@ from .turns import Side
 FACES = ("1face", "16faces", "0faces")
 
 
-def aligner(models, backend="onnxruntime", threads=THREADS, **options):
-    landmarks, detector = (models.session(name, backend, threads=threads) for name in ("lotr_m", "retinaface_mnet025"))
-    return Aligner(landmarks, detector, **options)
+def aligner(models, backend):
+    """The packaged models in fp32 on a backend."""
+    return Aligner(*(models.session(name, backend) for name in (zoo.LANDMARKS, zoo.DETECTOR)))
 
 
 @pytest.mark.parametrize("backend", ["eager", "onnxruntime", "pipeline", "default"])
@@ -40,22 +40,22 @@ def test_aligner(turns, models, pictures, faces, backend):
 
 
 @pytest.mark.parametrize("flip", [False, True], ids=["plain", "flip"])
-def test_aligner_flip(turns, models, picture, flip):
+def test_aligner_flip(turns, picture, flip):
     def make(flip):
-        whole = aligner(models, flip=flip or None)
+        whole = Aligner(threads=THREADS, flip=flip or None)
         return Side(lambda: whole(picture))
 
     turns(("flip",), make)
 
 
 @pytest.mark.parametrize("way", ["one_picture", "single_calls", "batch"])
-def test_sixteen_faces(turns, models, pictures, way):
+def test_sixteen_faces(turns, pictures, way):
     """16 faces: in one picture, by one call for each of its 16 tiles, and the tiles as one batch."""
     image = pictures["16faces"]
     tiles = [np.ascontiguousarray(part) for row in np.split(image, 4) for part in np.split(row, 4, axis=1)]
 
     def make(way):
-        whole = aligner(models)
+        whole = Aligner(threads=THREADS)
         runs = {
             "one_picture": lambda: whole(image),
             "single_calls": lambda: [whole(tile) for tile in tiles],
@@ -67,12 +67,12 @@ def test_sixteen_faces(turns, models, pictures, way):
 
 
 @pytest.mark.parametrize("stage", ["whole", "decode", "detect", "warp", "network", "map_back"])
-def test_stages(turns, models, picture, stage):
+def test_stages(turns, picture, stage):
     """Where the time goes from a 640x480 JPEG to a face: each stage by itself, beside the whole."""
     data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
 
     def make(stage):
-        whole = aligner(models)
+        whole = Aligner(threads=THREADS)
         landmarker = whole.landmarker
         image = read_image(data)
         found = whole.detector(image)
@@ -93,19 +93,19 @@ def test_stages(turns, models, picture, stage):
 
 
 @pytest.mark.parametrize("threads", [1, 2], ids="threads{}".format)
-def test_aligner_threads(turns, models, picture, threads):
+def test_aligner_threads(turns, picture, threads):
     def make(threads):
-        whole = aligner(models, threads=threads)
+        whole = Aligner(threads=threads)
         return Side(lambda: whole(picture))
 
     turns(("threads",), make)
 
 
 @pytest.mark.parametrize("batch", [1, 8, 16], ids="batch{}".format)
-def test_kps_given(turns, models, picture, batch):
+def test_kps_given(turns, picture, batch):
     """Landmarks alone, through the Aligner: the five points are given for pictures of one face each."""
-    whole = Aligner(Landmarker(models.session("lotr_m", "onnxruntime")), None)
-    kps = aligner(models)(picture)[0].kps
+    whole = Aligner(threads=THREADS)
+    kps = whole(picture)[0].kps
 
     def make(batch):
         return Side(lambda: whole.batch([picture] * batch, kps=[kps] * batch))

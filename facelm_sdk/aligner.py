@@ -16,10 +16,11 @@ from numpy.typing import ArrayLike, NDArray
 from . import boxes as box_math
 from . import markup as markups
 from . import profile as profiling
-from .detector import Detections, Detector, DetSize
+from . import zoo
+from .detector import BASE_LONG_SIDE, BASE_SHORT_SIDE, ZOOM, ZOOMS, Detections, Detector, DetSize
 from .errors import InputError
-from .image import read_image
 from .landmarker import Landmarker
+from .picture import Picture, View
 from .session import Precision, Provider, Session
 from .transform import CropTransform, similarity
 from .types import Face, ImageArray
@@ -64,7 +65,7 @@ class Aligner:
     None where boxes or points are always given. ``max_faces`` keeps the detections with the best scores. The other
     options apply to the models opened here: ``flip`` as in Landmarker, ``det_size`` and ``det_thresh`` as in Detector,
     ``device``, ``providers``, ``strict``, ``threads`` and ``session_options`` as in OrtSession. ``precision="auto"``
-    takes the embedded models in int8 on a CPU that is fast at it, ``"fp32"`` never.
+    takes the embedded landmark model in int8 on a CPU that is fast at it, ``"fp32"`` never, ``"int8"`` always.
 
     ``engine`` runs the landmark model, a name or an .onnx, as the TensorRT engine of that path: where it is missing, or
     of another TensorRT, GPU or ONNX file, it is built once, with a line in the log and a progress bar (see
@@ -80,8 +81,8 @@ class Aligner:
 
     def __init__(
         self,
-        landmarks: str | os.PathLike[str] | Session | Landmarker = "lotr_m",
-        detector: str | os.PathLike[str] | Session | Detector | None = "retinaface_mnet025",
+        landmarks: str | os.PathLike[str] | Session | Landmarker = zoo.LANDMARKS,
+        detector: str | os.PathLike[str] | Session | Detector | None = zoo.DETECTOR,
         *,
         flip: bool | None = None,
         precision: Precision = "auto",
@@ -114,7 +115,9 @@ class Aligner:
         self.detector = (
             detector
             if detector is None or isinstance(detector, Detector)
-            else Detector(detector, det_size=det_size, det_thresh=det_thresh, **options)
+            else Detector(
+                detector, det_size=det_size, det_thresh=det_thresh, **options | _detector_precision(precision)
+            )
         )
         self.max_faces = max_faces
         self.profile = profiling.Profile() if profile else None
@@ -131,7 +134,8 @@ class Aligner:
         ``image`` is anything :func:`facelm_sdk.read_image` takes: (H, W, 3) uint8 BGR, a path, bytes, a PIL image.
         Detection is skipped where ``boxes`` (k, 4) xyxy or ``kps`` (k, 5, 2) are given (one face: (4,) or (5, 2)), and
         their order is kept. Where a model crops by five points and only boxes are given, the detector looks for the
-        points around each box; where it finds none, their mean place in the box is taken.
+        points around each box; where it finds none, their mean place in the box is taken. A JPEG file far larger than
+        detection and crops need is decoded at 1/2, 1/4 or 1/8; all coordinates are those of the full picture.
 
         Raises ImageError for the picture, InputError for boxes and points.
         """
@@ -164,17 +168,28 @@ class Aligner:
         results: list[list[Face]] = []
         for image, boxes, kps in rows:
             with self.timing.stage(profiling.READ):
-                picture = read_image(image, color)
+                picture = image if isinstance(image, Picture) else Picture(image, color)
             results.append([])
-            for index, candidate in enumerate(self._candidates(picture, boxes, kps)):
+            candidates = self._candidates(picture, boxes, kps)
+            transforms = [self._transform(candidate, index) for index, candidate in enumerate(candidates)]
+            # The picture is as fine as the crops: no crop magnifies it, unless it magnifies the full one.
+            coarsest = 1 / max((transform.scale for transform in transforms), default=1.0)
+            for candidate, transform in zip(candidates, transforms, strict=True):
+                view = self._view(picture, coarsest)
                 with self.timing.stage(profiling.WARP):
-                    transform = self._transform(candidate, index)
-                    transform.warp(picture, out=crops[len(pending)])
+                    view.warp(transform, out=crops[len(pending)])
                 pending.append(_Pending(results[-1], candidate, transform))
                 if len(pending) == len(crops):
                     self._finish(crops, pending)
         self._finish(crops, pending)
         return results
+
+    def _view(self, picture: Picture, coarsest: float) -> View:
+        """The picture at 1/``coarsest`` of its size or finer; decoding it is time of reading."""
+        if (view := picture.decoded(coarsest)) is not None:
+            return view
+        with self.timing.stage(profiling.READ):
+            return picture.view(coarsest)
 
     def _finish(self, crops: ImageArray, pending: list[_Pending]) -> None:
         """Run the crops that wait and hand their faces out."""
@@ -210,7 +225,7 @@ class Aligner:
         except InputError as error:
             raise InputError(f"face {index}: {error}") from error
 
-    def _candidates(self, picture: ImageArray, boxes: ArrayLike | None, kps: ArrayLike | None) -> list[_Candidate]:
+    def _candidates(self, picture: Picture, boxes: ArrayLike | None, kps: ArrayLike | None) -> list[_Candidate]:
         if boxes is None and kps is None:
             return self._detected(picture)
         box_list = None if boxes is None else list(_checked(boxes, (4,), "boxes", picture))
@@ -224,13 +239,17 @@ class Aligner:
             return [_Candidate(box, None) for box in box_list]
         return [_Candidate(box, self._kps_in(picture, box)) for box in box_list]
 
-    def _detected(self, picture: ImageArray) -> list[_Candidate]:
+    def _detected(self, picture: Picture) -> list[_Candidate]:
         if self.detector is None:
             raise InputError("this Aligner has no detector; give boxes or kps")
-        found = self._detect(picture).select(slice(0, self.max_faces))
+        long, short = _finest_look(self.detector.det_size)
+        sides = picture.width, picture.height
+        view = self._view(picture, min(max(sides) / long, min(sides) / short))
+        found = self._detect(view.image).select(slice(0, self.max_faces))
+        boxes = view.to_picture(found.boxes.reshape(-1, 2, 2)).reshape(-1, 4)
         return [
             _Candidate(box, points, float(score))
-            for box, points, score in zip(found.boxes, found.kps, found.scores, strict=True)
+            for box, points, score in zip(boxes, view.to_picture(found.kps), found.scores, strict=True)
         ]
 
     def _detect(self, picture: ImageArray) -> Detections:
@@ -238,20 +257,33 @@ class Aligner:
         with self.timing.stage(profiling.RESIZE, after=profiling.MERGE):
             return self.detector(picture)
 
-    def _kps_in(self, picture: ImageArray, box: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _kps_in(self, picture: Picture, box: NDArray[np.float32]) -> NDArray[np.float32]:
         """The five points of the face in a given box: the detector's around it, else their mean place in it."""
         if self.detector is not None:
-            height, width = picture.shape[:2]
+            width, height = picture.width, picture.height
             centre, half = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]) / 2 * SURROUNDINGS
             x1, y1 = np.floor(np.clip(centre - half, 0, None)).astype(int)
             x2, y2 = np.ceil(np.minimum(centre + half + 1, (width, height))).astype(int)
-            found = self._detect(picture[y1:y2, x1:x2])
+            found = self._detect(self._view(picture, 1.0).image[y1:y2, x1:x2])
             offset = np.array([x1, y1], np.float32)
             overlaps = box_math.iou(box, found.boxes + np.tile(offset, 2))
             if len(found) and overlaps.max() >= MATCHING_IOU:
                 return np.asarray(found.kps[int(overlaps.argmax())] + offset)
         logger.warning("no five points found in the box %s; their mean place in it is taken", box.tolist())
         return np.asarray(box[:2] + MEAN_KPS * (box[2:] - box[:2]), np.float32)
+
+
+def _detector_precision(precision: Precision) -> dict[str, Precision]:
+    """The embedded detector stays fp32, in which it is faster and finds more."""
+    return {"precision": "auto" if precision == "int8" else precision}
+
+
+def _finest_look(det_size: DetSize) -> tuple[float, float]:
+    """The long and short side in pixels below which a picture would be too coarse for the detector's closest look."""
+    if det_size == "auto":
+        closest = ZOOM**ZOOMS
+        return BASE_LONG_SIDE * closest, BASE_SHORT_SIDE * closest
+    return (det_size, 1) if isinstance(det_size, int) else (max(det_size), 1)
 
 
 def _engine_session(
@@ -292,7 +324,7 @@ def _rows(
             raise InputError(f"{name} hold more entries than the {count} pictures")
 
 
-def _checked(values: ArrayLike, shape: tuple[int, ...], what: str, picture: ImageArray) -> NDArray[np.float32]:
+def _checked(values: ArrayLike, shape: tuple[int, ...], what: str, picture: Picture) -> NDArray[np.float32]:
     """Boxes (k, 4) or points (k, 5, 2) of a picture as float32; one face without its axis is one of them."""
     try:
         array = np.asarray(values, np.float32)
@@ -305,9 +337,9 @@ def _checked(values: ArrayLike, shape: tuple[int, ...], what: str, picture: Imag
     if array.shape[1:] != shape:
         wanted = ", ".join(map(str, shape))
         raise InputError(f"{what} have shape (k, {wanted}) or ({wanted}); got {array.shape}")
-    height, width = picture.shape[:2]
     for index, one in enumerate(array):
-        _check_place(one.reshape(-1, 2), f"{what}[{index}] = {one.tolist()}", width, height, is_box=shape == (4,))
+        name = f"{what}[{index}] = {one.tolist()}"
+        _check_place(one.reshape(-1, 2), name, picture.width, picture.height, is_box=shape == (4,))
     return array
 
 

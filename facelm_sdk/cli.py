@@ -7,7 +7,7 @@ import sys
 from dataclasses import asdict
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 from rich.console import Console
@@ -19,17 +19,18 @@ from . import bench as benching
 from . import doctor as doctoring
 from . import zoo
 from .aligner import Aligner
+from .cli_options import DetSizeText, PrecisionText, det_size_of
 from .draw import draw as draw_faces
 from .errors import FacelmError, InputError, MissingDependencyError
 from .files import write_bytes
 from .folder_run import Item, beside_inputs, expand, write_image
-from .image import read_image
 from .inspect_model import inspect_model
 from .inspect_text import in_words, rows
+from .picture import Picture
 from .profile import READ
-from .session import OrtSession
+from .session import OrtSession, Precision
 from .track_cli import track
-from .types import Face, ImageArray
+from .types import Face
 
 PLUGIN_GROUP = "facelm.commands"
 
@@ -76,16 +77,15 @@ def align(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="DIR", help="Where results go: DIR/<name>.json each.")
     ] = None,
-    model: Annotated[str, typer.Option(help="Landmark model: a name of `facelm models` or a path.")] = "lotr_m",
-    detector: Annotated[str, typer.Option(help="Detector: a name or a path.")] = "retinaface_mnet025",
+    model: Annotated[str, typer.Option(help="Landmark model: a name of `facelm models` or a path.")] = zoo.LANDMARKS,
+    detector: Annotated[str, typer.Option(help="Detector: a name or a path.")] = zoo.DETECTOR,
     flip: Annotated[
         bool | None,
         typer.Option("--flip/--no-flip", help="Average with the mirrored crop. (default: as the model does)"),
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:<index>.")] = "cpu",
-    det_size: Annotated[
-        str, typer.Option(help="auto, the long side in pixels, or WIDTHxHEIGHT: how the detector sees a picture.")
-    ] = "auto",
+    precision: PrecisionText = "auto",
+    det_size: DetSizeText = "auto",
     det_thresh: Annotated[float | None, typer.Option(help="Score threshold of faces. (default: the model's)")] = None,
     max_faces: Annotated[int | None, typer.Option(help="Keep the best faces of a picture.")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads of a run. (default: onnxruntime's)")] = None,
@@ -113,6 +113,7 @@ def align(
         model,
         detector,
         flip=flip,
+        precision=cast("Precision", precision),
         device=device,
         strict=strict,
         det_size=det_size_of(det_size),
@@ -131,7 +132,9 @@ def align(
             try:
                 with aligner.timing.call():
                     with aligner.timing.stage(READ):
-                        picture = read_image(item.path)
+                        picture = Picture(item.path)
+                        if draw or crops is not None:
+                            picture.view()  # in full
                     faces = aligner(picture)
                 record = _record(item, picture, faces, aligner)
                 if output is not None:
@@ -165,19 +168,11 @@ def _json(record: dict[str, Any], indent: int | None = None) -> bytes:
     return f"{json.dumps(record, ensure_ascii=False, indent=indent)}\n".encode()
 
 
-def det_size_of(text: str) -> Any:
-    """The detector's size from its text; what is not a number is left for the Detector to refuse."""
-    numbers = text.lower().split("x")
-    if not all(number.isdecimal() for number in numbers):
-        return text
-    return int(text) if len(numbers) == 1 else tuple(map(int, numbers))
-
-
-def _record(item: Item, picture: ImageArray, faces: list[Face], aligner: Aligner) -> dict[str, Any]:
+def _record(item: Item, picture: Picture, faces: list[Face], aligner: Aligner) -> dict[str, Any]:
     return {
         "source": str(item.path),
-        "width": picture.shape[1],
-        "height": picture.shape[0],
+        "width": picture.width,
+        "height": picture.height,
         "model": aligner.landmarker.spec.name,
         "detector": None if aligner.detector is None else aligner.detector.spec.name,
         "faces": [face.to_dict() for face in faces],
@@ -187,7 +182,7 @@ def _record(item: Item, picture: ImageArray, faces: list[Face], aligner: Aligner
 def _write_pictures(
     output: Path,
     item: Item,
-    picture: ImageArray,
+    picture: Picture,
     faces: list[Face],
     inputs: set[Path],
     *,
@@ -195,11 +190,11 @@ def _write_pictures(
     crops: int | None,
 ) -> None:
     if draw:
-        write_image(beside_inputs(output / f"{item.stem}.jpg", inputs), draw_faces(picture, faces))
+        write_image(beside_inputs(output / f"{item.stem}.jpg", inputs), draw_faces(picture.view().image, faces))
     if crops is not None:
         for index, face in enumerate(faces):
             target = beside_inputs(output / "crops" / f"{item.stem}_{index}.png", inputs)
-            write_image(target, face.crop(picture, crops))
+            write_image(target, face.crop(picture.view().image, crops))
 
 
 def _print_faces(item: Item, faces: list[Face]) -> None:

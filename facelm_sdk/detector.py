@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import boxes as box_math
+from . import zoo
 from ._optional import load_cv2
 from .errors import InputError
 from .image import read_image
@@ -23,8 +24,11 @@ DetSize = int | tuple[int, int] | Literal["auto"]
 
 GLANCE_LONG_SIDE = 192
 """The first pass, enough for a picture of large faces alone: a third of the work of the next."""
-MAYBE = 0.05
-"""Score from which something might be a face."""
+GLANCE_FACE = 32.0
+"""Detector pixels: a smaller face does not end the search at the glance."""
+MAYBE = 0.3
+"""Score from which something at the glance might be a face. With it, the val frames' recall is 95.85 instead of 95.95%,
+their false boxes are 8 instead of 19, and 72% of them need no other pass."""
 BASE_LONG_SIDE = 320
 BASE_SHORT_SIDE = 160
 MAX_UPSCALE = 2.0
@@ -80,7 +84,7 @@ class Detector:
 
     def __init__(
         self,
-        model: str | os.PathLike[str] | Session = "retinaface_mnet025",
+        model: str | os.PathLike[str] | Session = zoo.DETECTOR,
         *,
         det_size: DetSize = "auto",
         det_thresh: float | None = None,
@@ -153,7 +157,7 @@ class Detector:
         found = self._look(picture, scale, det_thresh=MAYBE)
         if len(found) != 1 or found.scores[0] < self.det_thresh or _fills_frame(found, width, height):
             return None
-        return found if _sides(found)[0] * scale >= SMALL_FACE else None
+        return found if _sides(found)[0] * scale >= GLANCE_FACE else None
 
     def _look(
         self,
@@ -168,11 +172,7 @@ class Detector:
         cv2 = load_cv2()
         height, width = picture.shape[:2]
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        if size == (width, height):
-            resized = picture
-        else:
-            method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-            resized = cv2.resize(picture, size, interpolation=method)
+        resized, seen = _resized(picture, size)
         left, top = offset
         right = max((frame or size)[0], MIN_SIDE) - left - size[0]
         bottom = max((frame or size)[1], MIN_SIDE) - top - size[1]
@@ -181,11 +181,28 @@ class Detector:
         found = Detections(*self.session.run({"image": np.ascontiguousarray(resized)[None]}))
         found = found.select(found.scores >= (self.det_thresh if det_thresh is None else det_thresh))
         # Pixel centres lie at whole numbers, so a pixel's own half is scaled too. Sides are rounded one by one.
-        zoom = np.array([size[0] / width, size[1] / height], np.float32)
+        zoom = np.array([size[0] / seen[0], size[1] / seen[1]], np.float32)
         shift = np.array(offset, np.float32)
         kps = (found.kps - shift + 0.5) / zoom - 0.5
         boxes = (found.boxes.reshape(-1, 2, 2) - shift + 0.5) / zoom - 0.5
         return Detections(boxes.reshape(-1, 4), found.scores, kps)
+
+
+def _resized(picture: ImageArray, size: tuple[int, int]) -> tuple[ImageArray, tuple[int, int]]:
+    """The picture in a (width, height), and how much of the picture's own (width, height) that shows.
+
+    Shrunk by areas, halved as often as it can be first: OpenCV halves many times faster than it averages otherwise.
+    """
+    cv2 = load_cv2()
+    (height, width), factor = picture.shape[:2], 1
+    while width // 2 >= size[0] and height // 2 >= size[1]:
+        width, height, factor = width // 2, height // 2, 2 * factor
+        even = picture[: 2 * height, : 2 * width]
+        picture = np.asarray(cv2.resize(even, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+    if (width, height) != size:
+        method = cv2.INTER_AREA if width > size[0] or height > size[1] else cv2.INTER_LINEAR
+        picture = np.asarray(cv2.resize(picture, size, interpolation=method), np.uint8)
+    return picture, (factor * width, factor * height)
 
 
 def _base_scale(width: int, height: int) -> float:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from . import jpeg
 from ._optional import load_cv2
 from .errors import ImageError, InputError
 from .types import ImageArray
@@ -30,17 +31,8 @@ def read_image(source: Any, color: Literal["bgr", "rgb"] = "bgr") -> ImageArray:
 
     Raises ImageError for everything else, and MissingDependencyError without OpenCV.
     """
-    if color not in ("bgr", "rgb"):
-        raise InputError(f"color is 'bgr' or 'rgb', not {color!r}")
-    if isinstance(source, (str, os.PathLike)):
-        path = Path(source)
-        try:
-            data = path.read_bytes()
-        except (OSError, ValueError) as error:
-            raise ImageError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
-        return _decode(data, str(path))
-    if isinstance(source, (bytes, bytearray, memoryview)):
-        return _decode(bytes(source), f"{len(source)} bytes")
+    if (file := load_file(source, color)) is not None:
+        return decode(*file)
     if _is_pil(source):
         return _from_array(_pil_array(source), rgb=True)
     if hasattr(source, "__array__"):
@@ -48,36 +40,39 @@ def read_image(source: Any, color: Literal["bgr", "rgb"] = "bgr") -> ImageArray:
     raise ImageError(f"a {type(source).__name__} is not a picture; {_ACCEPTED}")
 
 
-def _decode(data: bytes, what: str) -> ImageArray:
+def load_file(source: Any, color: Literal["bgr", "rgb"] = "bgr") -> tuple[bytes, str] | None:
+    """The bytes of a path, or those given, and what to call them in an error; None for every other source."""
+    if color not in ("bgr", "rgb"):
+        raise InputError(f"color is 'bgr' or 'rgb', not {color!r}")
+    if isinstance(source, (str, os.PathLike)):
+        path = Path(source)
+        try:
+            return path.read_bytes(), str(path)
+        except (OSError, ValueError) as error:
+            raise ImageError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return bytes(source), f"{len(source)} bytes"
+    return None
+
+
+def decode(data: bytes, what: str, reduction: int = 1) -> ImageArray:
+    """The picture of a file (H, W, 3) uint8 BGR; at 1/``reduction`` (1, 2, 4 or 8) of its size, sides rounded up."""
     cv2 = load_cv2()
     if not data:
         raise ImageError(f"{what}: the file is empty")
     # Decoders fill what is missing with grey and say nothing.
-    if data.startswith(b"\xff\xd8") and not _jpeg_is_whole(data):
+    if jpeg.is_jpeg(data) and not jpeg.is_whole(data):
         raise ImageError(f"{what}: the JPEG is truncated")
     if data.startswith(b"\x89PNG\r\n\x1a\n") and not _png_is_whole(data):
         raise ImageError(f"{what}: the PNG is truncated")
+    scale = cv2.IMREAD_COLOR if reduction == 1 else getattr(cv2, f"IMREAD_REDUCED_COLOR_{reduction}")
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), scale | cv2.IMREAD_ANYDEPTH)
     except cv2.error as error:
         raise ImageError(f"{what}: OpenCV cannot decode it ({error.err or error})") from error
     if image is None:
         raise ImageError(f"{what}: not a picture OpenCV can decode, or above its limit of pixels")
     return _from_array(image, rgb=False)
-
-
-def _jpeg_is_whole(data: bytes) -> bool:
-    """Whether an end marker follows the scan. The segments before it are stepped over: a thumbnail has its own end."""
-    position = 2
-    while position + 4 <= len(data) and data[position] == 0xFF:
-        marker = data[position + 1]
-        if marker == 0xFF:  # fill byte
-            position += 1
-        elif marker == 0xDA:
-            return data.find(b"\xff\xd9", position) >= 0
-        else:
-            position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-    return False
 
 
 def _png_is_whole(data: bytes) -> bool:

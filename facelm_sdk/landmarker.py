@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import markup as markups
+from . import zoo
 from .errors import InputError
 from .session import Precision, Provider, Session, open_session
 from .spec import ModelSpec
@@ -28,7 +29,7 @@ class Landmarker:
 
     def __init__(
         self,
-        model: str | os.PathLike[str] | Session = "lotr_m",
+        model: str | os.PathLike[str] | Session = zoo.LANDMARKS,
         *,
         flip: bool | None = None,
         max_batch: int = 64,

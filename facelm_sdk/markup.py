@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -264,11 +265,20 @@ def convert(points: ArrayLike, source: str, target: str) -> NDArray[np.floating[
     values = _points(points, get(source))
     if get(target).name == source:
         return np.array(values)
-    table = _CONVERSIONS.get((source, target))
-    if table is None:
+    if (source, target) not in _CONVERSIONS:
         known = ", ".join(f"{a} to {b}" for a, b in _CONVERSIONS)
         raise MarkupError(f"{source} cannot be converted to {target}; there are {known}")
-    return np.asarray(np.stack([values[..., list(indices), :].mean(axis=-2) for indices in table], axis=-2))
+    indices, starts, counts = _means(source, target)
+    sums = np.add.reduceat(values[..., indices, :], starts, axis=-2)
+    return np.asarray(sums / counts.astype(values.dtype))
+
+
+@functools.cache
+def _means(source: str, target: str) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """The points of ``source`` that are averaged, where each target's begin, and how many (L', 1) it has."""
+    table = _CONVERSIONS[source, target]
+    counts = np.array([len(indices) for indices in table])
+    return np.concatenate(table), np.cumsum(counts) - counts, counts[:, None]
 
 
 def flip_points(points: ArrayLike, width: int, markup: Markup | str) -> NDArray[np.floating[Any]]:

@@ -14,6 +14,8 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
+from . import zoo
+from .cli_options import DetSizeText, PrecisionText, det_size_of
 from .draw import draw
 from .errors import ImageError, InputError
 from .files import check_place, write_bytes
@@ -33,8 +35,10 @@ def track(
     json_lines: Annotated[
         str | None, typer.Option(metavar="FILE", help="One JSON line a frame into FILE (- is stdout).")
     ] = None,
-    model: Annotated[str, typer.Option(help="Landmark model: a name of `facelm models` or a path.")] = "lotr_m",
-    detector: Annotated[str, typer.Option(help="Detector: a name or a path.")] = "retinaface_mnet025",
+    model: Annotated[str, typer.Option(help="Landmark model: a name of `facelm models` or a path.")] = zoo.LANDMARKS,
+    detector: Annotated[str, typer.Option(help="Detector: a name or a path.")] = zoo.DETECTOR,
+    precision: PrecisionText = "auto",
+    det_size: DetSizeText = "auto",
     max_faces: Annotated[int | None, typer.Option(help="Follow the best faces only.")] = None,
     redetect_every: Annotated[int, typer.Option(help="Frames after which more faces are looked for.")] = 10,
     smooth: Annotated[bool, typer.Option("--smooth/--no-smooth", help="Steady the points (One-Euro filter).")] = True,
@@ -52,7 +56,14 @@ def track(
     if json_lines is not None and json_lines != "-":
         check_place(Path(json_lines))
     smoothing: bool | Smoothing = Smoothing(fps=video.fps) if smooth else False
-    options: dict[str, Any] = {"landmarks": model, "detector": detector, "device": device, "threads": threads}
+    options: dict[str, Any] = {
+        "landmarks": model,
+        "detector": detector,
+        "precision": precision,
+        "det_size": det_size_of(det_size),
+        "device": device,
+        "threads": threads,
+    }
     tracker = Tracker(
         max_faces=max_faces, redetect_every=redetect_every, smoothing=smoothing, profile=profile, **options
     )

@@ -6,6 +6,7 @@ top-left pixel covers [-0.5, 0.5] x [-0.5, 0.5].
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -105,17 +106,16 @@ def similarity(source: FloatArray, target: FloatArray) -> NDArray[np.float64]:
 
     Both (n, 2), n >= 2. Returns (2, 3) float64. Umeyama 1991 restricted to two dimensions, where it has a closed form.
     """
-    a = np.asarray(source, np.float64)
-    b = np.asarray(target, np.float64)
-    mean_a, mean_b = a.mean(0), b.mean(0)
+    # With points as complex numbers the map is one product and one shift.
+    a, b = (np.ascontiguousarray(points, np.float64).view(np.complex128)[:, 0] for points in (source, target))
+    mean_a, mean_b = a.sum() / len(a), b.sum() / len(b)
     a, b = a - mean_a, b - mean_b
-    norm = float((a * a).sum())
+    norm = np.vdot(a, a).real
     if not norm > 0:
         raise InputError("the points coincide, so no crop can be cut by them")
-    p = float((a * b).sum()) / norm
-    q = float((a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]).sum()) / norm
-    linear = np.array([[p, -q], [q, p]])
-    return np.concatenate([linear, (mean_b - linear @ mean_a)[:, None]], axis=1)
+    linear = np.vdot(a, b) / norm
+    shift = mean_b - linear * mean_a
+    return np.array([[linear.real, -linear.imag, shift.real], [linear.imag, linear.real, shift.imag]])
 
 
 def _finite(values: ArrayLike, shape: tuple[int, ...], what: str) -> NDArray[np.float64]:
@@ -142,9 +142,10 @@ class CropTransform:
         """The similarity that maps five points (5, 2) of a picture onto ``template`` (5, 2) pixels of the crop."""
         source = _finite(kps, (5, 2), "five points (kps)")
         matrix = similarity(source, _finite(template, (5, 2), "a template"))
-        if abs(np.linalg.det(matrix[:, :2])) < 1e-12:
+        transform = cls(matrix, int(size))
+        if transform.scale < 1e-6:
             raise InputError("the five points determine no crop (they are mirrored or degenerate)")
-        return cls(matrix, int(size))
+        return transform
 
     @classmethod
     def from_box(
@@ -170,13 +171,15 @@ class CropTransform:
     @property
     def scale(self) -> float:
         """Crop pixels per picture pixel."""
-        return float(np.sqrt(abs(np.linalg.det(self.matrix[:, :2]))))
+        (a, b), (c, d) = self.matrix[:, :2].tolist()
+        return math.sqrt(abs(a * d - b * c))
 
     @property
     def inverse(self) -> NDArray[np.float64]:
         """(2, 3) float64: crop pixels to picture pixels."""
-        linear = np.linalg.inv(self.matrix[:, :2])
-        return np.concatenate([linear, -(linear @ self.matrix[:, 2])[:, None]], axis=1)
+        (a, b, x), (c, d, y) = self.matrix.tolist()
+        area = a * d - b * c
+        return np.asarray(np.array([[d, -b, b * y - d * x], [-c, a, c * x - a * y]]) / area)
 
     def apply(self, points: FloatArray) -> FloatArray:
         """Picture points (..., 2) to crop pixels, in the dtype given (at least float32)."""

@@ -10,6 +10,11 @@ from pathlib import Path
 
 from .errors import ChecksumError, ModelFileError, UnknownModelError
 
+LANDMARKS = "lotr_m_128"
+"""The embedded landmark model that is taken where none is named."""
+DETECTOR = "retinaface_mnet025"
+"""The embedded detector that is taken where none is named."""
+
 _WEIGHTS = Path(__file__).parent / "weights"
 
 

@@ -42,7 +42,7 @@ def test_the_wheel_holds_the_four_packages_and_nothing_else(wheel):
 
 def test_the_wheel_holds_the_weights_as_the_manifest_says(wheel):
     models = json.loads(wheel.read("facelm_sdk/weights/manifest.json"))["models"]
-    assert {model["name"] for model in models} == {"lotr_m", "retinaface_mnet025"}
+    assert {model["name"] for model in models} == {"lotr_m", "lotr_m_128", "retinaface_mnet025"}
     for model in models:
         data = wheel.read(f"facelm_sdk/weights/{model['file']}")
         assert hashlib.sha256(data).hexdigest() == model["sha256"]

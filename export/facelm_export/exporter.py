@@ -155,6 +155,9 @@ def _check_size(spec: ModelSpec, size: int | None) -> None:
 def _traced(built: Built, *, batch: int | None, opset: int) -> ModelProto:
     """The fused network as ONNX, in floating point."""
     network = without_batch_norm(built.network, built.info.input_size)
+    for module in network.modules():
+        if hasattr(module, "inplace"):
+            module.inplace = False  # type: ignore[assignment]  # tracing takes a third longer to undo it
     swap_patch_crops(network)
     join_attention(network)
     if built.spec.precision == "fp16":

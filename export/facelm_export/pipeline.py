@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 import facelm_sdk
 from facelm_models import default_weights, list_models
-from facelm_sdk import Aligner, Detector, Landmarker
+from facelm_sdk import Aligner, Detector, Landmarker, zoo
 from facelm_sdk.bench import summary
 from facelm_sdk.boxes import iou
 from facelm_sdk.detector import DetSize
@@ -62,8 +62,8 @@ class _Part:
 
 
 def export_pipeline(
-    landmarks: str | os.PathLike[str] = "lotr_m",
-    detector: str | os.PathLike[str] = "retinaface_mnet025",
+    landmarks: str | os.PathLike[str] = zoo.LANDMARKS,
+    detector: str | os.PathLike[str] = zoo.DETECTOR,
     *,
     det_size: DetSize = "auto",
     det_thresh: float | None = None,
@@ -90,7 +90,7 @@ def export_pipeline(
     Raises InputError and UnknownModelError, ContractError (a file of another kind), ParityError (the file would not
     find Aligner's points within half a pixel on the package's portraits; none is left) and ModelFileError.
     """
-    asked = {**locals(), "landmarks": "lotr_m", "out": None}
+    asked = {**locals(), "landmarks": zoo.LANDMARKS, "out": None}
     if opset not in OPSETS:
         raise InputError(f"opset of a pipeline is {OPSETS[0]} to {OPSETS[-1]}, not {opset}")
     name = Path(landmarks).stem if _is_file(landmarks) else "_".join([str(landmarks), *(["flip"] * flip), precision])

@@ -29,6 +29,8 @@ BODY = frozenset(
 """Operators of a convolutional network; what comes after the first other one, tokens or points, stays fp32."""
 QUANTIZED = ("Conv", "ConvTranspose", "Clip", "Relu", "LeakyRelu", "MaxPool", "Add")
 """Those of them that take 8 bits, where all of their inputs do."""
+LARGE_PRODUCT = 1 << 18
+"""Weights of a linear layer from which 8 bits save more than rounding its input costs."""
 FEW_CHANNELS = 4
 """A convolution of pixels gains nothing from 8 bits and loses accuracy."""
 
@@ -94,7 +96,8 @@ def _heads(network: nn.Module, size: int) -> list[nn.Module]:
 def quantize(proto: ModelProto, spec: ModelSpec, calibration: Sequence[NDArray[np.uint8]], target: str) -> ModelProto:
     """The graph with its convolutional body in int8, as Q/DQ pairs, calibrated on real inputs of the model.
 
-    The first convolution, which sees pixels, those that give the body's output, and all that follows stay fp32.
+    The first convolution, which sees pixels, those that give the body's output, and all that follows but large linear
+    layers stay fp32.
     ``target="cpu"``: unsigned activations with a zero point, signed weights per output channel, int32 biases, which
     onnxruntime fuses to integer kernels. ``"tensorrt"``: all symmetric with zero points of 0 and biases in fp32, the
     only form its parser takes. Raises InputError where there is nothing to quantize.
@@ -114,7 +117,7 @@ def quantize(proto: ModelProto, spec: ModelSpec, calibration: Sequence[NDArray[n
             result,
             _reader(proto.graph.input[0].name, calibration),
             quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=list(QUANTIZED),
+            op_types_to_quantize=[*QUANTIZED, "MatMul"],
             nodes_to_quantize=[node.name for node in chosen],
             per_channel=True,
             activation_type=QuantType.QInt8 if symmetric else QuantType.QUInt8,
@@ -130,7 +133,7 @@ def quantize(proto: ModelProto, spec: ModelSpec, calibration: Sequence[NDArray[n
 
 
 def quantizable(proto: ModelProto) -> list[NodeProto]:
-    """The nodes of the convolutional body that take 8 bits."""
+    """The nodes of the convolutional body that take 8 bits, and large linear layers anywhere."""
     graph = proto.graph
     constants = {tensor.name: tensor for tensor in graph.initializer}
     producers = {name: node for node in graph.node for name in node.output}
@@ -139,6 +142,10 @@ def quantizable(proto: ModelProto) -> list[NodeProto]:
     chosen = []
     for node in graph.node:
         name = node.output[0]
+        if node.op_type == "MatMul" and node.input[1] in constants:
+            if int(np.prod(constants[node.input[1]].dims)) >= LARGE_PRODUCT:
+                chosen.append(node)
+            continue
         if node.op_type not in QUANTIZED or name not in body or name not in followed:
             continue
         if "Conv" in node.op_type and constants[node.input[1]].dims[1] <= FEW_CHANNELS and not _is_depthwise(node):

@@ -81,6 +81,7 @@ TOOL = "the paper's count has norms in it: its public code is this network"
 CODE = "printed: its public code's"
 PAPERS = (
     Printed("lotr_m", 106, 2.81, 0.23, statistics=True, remark=LOTR_M),
+    Printed("lotr_m_128", 68, remark="the paper has it at 192 pixels only"),
     Printed("lotr_m_plus", 106, 3.71, 0.44, statistics=True, remark=LOTR),
     Printed("lotr_r_plus", 106, 25.21, 3.23, statistics=True, remark=LOTR),
     Printed("lotr_hr_plus", 98, remark="the paper prints no size"),

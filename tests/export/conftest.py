@@ -1,14 +1,17 @@
-"""Exports that tests share: each takes many seconds, so each is made once."""
+"""Exports that tests share: each takes many seconds, so each is made once, whichever of the workers needs it."""
 
 from __future__ import annotations
 
 import functools
+import os
+import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 from torch import nn
 
 from facelm_export import Exported, export, latency
@@ -19,9 +22,9 @@ from facelm_models.weights import save
 
 # Small forms of each architecture; the file of their weights says which options they have.
 SMALL = {
-    "lotr_m_plus": {"size": 64},
-    "slpt_resnet34": {"size": 64, "layers": 2, "dim": 64},
-    "mtld_r18": {"size": 64},
+    "lotr_m_plus": {"size": 64, "layers": 1},
+    "slpt_resnet34": {"size": 64, "layers": 1, "stages": 2, "dim": 64},
+    "mtld_r18": {"size": 64, "encoder_layers": 1, "decoder_layers": 1},
     "hourglass4": {"size": 64, "stacks": 1, "dim": 32},
     "fan2": {"size": 64, "stacks": 1, "dim": 32},
     "hrnet18": {"size": 64, "modules": (1, 1, 1)},
@@ -66,49 +69,72 @@ def brief_timing() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that is one for all the workers of a run."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def once(folder: Path, make: Callable[[], Exported]) -> Exported:
+    """What ``make`` makes in ``folder``, made by the worker that comes first."""
+    kept = folder / "exported.pickle"
+    with FileLock(f"{folder}.lock"):
+        folder.mkdir(exist_ok=True)
+        if not kept.is_file():
+            kept.write_bytes(pickle.dumps(make()))
+        exported = pickle.loads(kept.read_bytes())
+    assert isinstance(exported, Exported)
+    return exported
+
+
+@pytest.fixture(scope="session")
+def weights(shared: Path) -> Callable[[str], Path]:
     """Writes the weights of ``disturbed(name)``."""
-    folder = tmp_path_factory.mktemp("weights")
+    folder = shared / "weights"
 
     @functools.cache
     def write(name: str) -> Path:
+        folder.mkdir(exist_ok=True)
         path = folder / f"{name}.safetensors"
-        save(path, disturbed(name), CARD)
+        with FileLock(f"{path}.lock"):
+            if not path.is_file():
+                save(path, disturbed(name), CARD)
         return path
 
     return write
 
 
 @pytest.fixture(scope="session")
-def exported(tmp_path_factory: pytest.TempPathFactory, weights: Callable[[str], Path]) -> Callable[..., Exported]:
+def exported(shared: Path, weights: Callable[[str], Path]) -> Callable[..., Exported]:
     """Exports ``disturbed(name)`` with the options of facelm_export.export."""
-    folder = tmp_path_factory.mktemp("exported")
 
-    done: dict[object, Exported] = {}
-
-    def make(name: str, precision: str = "fp32", **options: object) -> Exported:
-        key = (name, precision, *sorted(options.items()))
-        if key not in done:
-            done[key] = export(name, precision=precision, weights=weights(name), out=folder, **options)
-        return done[key]
+    @functools.cache
+    def make(name: str, precision: str = "fp32", **options: Any) -> Exported:
+        folder = shared / "_".join([name, precision, *(f"{key}_{value}" for key, value in sorted(options.items()))])
+        return once(folder, lambda: export(name, precision=precision, weights=weights(name), out=folder, **options))
 
     return make
 
 
 @pytest.fixture(scope="session")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Exported]:
+def small(shared: Path) -> Callable[[str], Exported]:
     """The exported small form of a network, and where it lies."""
-    made: dict[str, Exported] = {}
 
+    @functools.cache
     def make(name: str) -> Exported:
-        if name not in made:
-            folder = tmp_path_factory.mktemp(name)
-            network = disturbed(name, **SMALL[name])
-            for key, buffer in network.named_buffers():
-                if key in ("mean_face", "mean_shape"):
-                    buffer.uniform_(0.2, 0.8)
-            save(folder / "weights.safetensors", network, {**CARD, "markup": "ibug68"})
-            made[name] = export(name, weights=folder / "weights.safetensors", out=folder / f"{name}.onnx")
-        return made[name]
+        folder = shared / f"small_{name}"
+        return once(folder, lambda: _export_small(name, folder))
 
     return make
+
+
+def _export_small(name: str, folder: Path) -> Exported:
+    network = disturbed(name, **SMALL[name])
+    for key, buffer in network.named_buffers():
+        if key in ("mean_face", "mean_shape"):
+            buffer.uniform_(0.2, 0.8)
+    path = folder / "weights.safetensors"
+    save(path, network, {**CARD, "markup": "ibug68"})
+    return export(name, weights=path, out=folder / f"{name}.onnx", latency=False)

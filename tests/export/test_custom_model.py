@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from torch import nn
@@ -108,6 +109,21 @@ def test_a_heatmap_network_takes_its_points_from_the_markup(register, tmp_path):
     points, scores = Landmarker(done.path).run(np.zeros((3, 32, 32, 3), np.uint8))
     assert points.shape == (3, 98, 2) and scores.shape == (3, 98)
     assert done.spec.markup == "wflw98" and done.spec.parity["max_px"] < 0.02
+
+
+def test_a_decoder_can_be_chosen(register, tmp_path):
+    config = Config(heatmaps=True)
+    register(Network, config, decoding="local_soft_argmax")
+    save(tmp_path / "own.safetensors", Network(config), {})
+    default, other = (
+        export("own", weights=tmp_path / "own.safetensors", latency=False, out=tmp_path / f"{name}.onnx", **options)
+        for name, options in (("default", {}), ("other", {"decoding": "argmax"}))
+    )
+    assert "Softmax" in operators(default.path) and "Softmax" not in operators(other.path)
+
+
+def operators(file):
+    return {node.op_type for node in onnx.load(file).graph.node}
 
 
 class Broken(nn.Module):

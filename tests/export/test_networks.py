@@ -8,7 +8,6 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from facelm_export import export
 from facelm_models import create, info, list_models, load
 from facelm_sdk import Landmarker
 from facelm_sdk import markup as markups
@@ -87,9 +86,3 @@ def test_convolutions_of_a_branch_are_gone(small):
     found = operators(small("mtld_r18"))
     assert found.count("Conv") == 20 + 3
     assert "Resize" not in found
-
-
-def test_a_decoder_can_be_chosen(small, tmp_path):
-    weights = small("fan2").path.parent / "weights.safetensors"
-    other = export("fan2", weights=weights, decoding="argmax", out=tmp_path)
-    assert "Softmax" in operators(small("fan2")) and "Softmax" not in operators(other)

@@ -18,7 +18,7 @@ from facelm_export.graph_builder import GraphBuilder
 from facelm_export.ops.looks import resized
 from facelm_export.ops.warp import crops
 from facelm_export.pipeline import export_pipeline
-from facelm_sdk import Aligner, zoo
+from facelm_sdk import Aligner, detector, zoo
 from facelm_sdk.errors import ContractError, InputError, ModelFileError, ParityError
 from facelm_sdk.image import read_image
 from facelm_sdk.session import OrtSession, open_session
@@ -299,11 +299,9 @@ def test_a_face_only_one_side_finds_is_a_miss(whole, landmark_model, detector_mo
 def resize():
     g = GraphBuilder(18)
     picture = g.input("picture", "uint8", ["H", "W", 3])
-    size, area = g.input("size", "int64", [2]), g.input("area", "bool", [])
-    opened = session(g.model({"out": (resized(picture, size, area=area), "uint8", ["h", "w", 3])}))
-    return lambda image, size, area: opened.run(
-        None, {"picture": image, "size": np.array(size), "area": np.array(area)}
-    )[0]
+    image, shown = resized(picture, g.input("size", "int64", [2]))
+    opened = session(g.model({"out": (image, "uint8", ["h", "w", 3]), "shown": (shown, "int64", [2])}))
+    return lambda image, size: opened.run(None, {"picture": image, "size": np.array(size)})
 
 
 @pytest.mark.parametrize(
@@ -311,7 +309,8 @@ def resize():
     [
         ((640, 480), (320, 240), 0.001),
         ((640, 480), (160, 120), 0.001),
-        ((333, 700), (152, 320), 0.005),
+        ((333, 700), (152, 320), 0.02),
+        ((1283, 727), (192, 109), 0.02),
         ((1000, 7), (320, 2), 0.005),
         ((17, 1), (5, 1), 0.02),
         ((50, 40), (50, 40), 0.0),
@@ -320,12 +319,13 @@ def resize():
         ((1, 3), (2, 6), 0.02),
     ],
 )
-def test_resizing_is_opencvs(resize, old, new, most):
+def test_resizing_is_the_detectors(resize, old, new, most):
     noise = np.random.default_rng(0).integers(0, 256, (old[1], old[0], 3), np.uint8)
     picture = cv2.GaussianBlur(noise, (3, 3), 1)
-    shrinks = new[0] < old[0]
-    expected = cv2.resize(picture, new, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-    differences = np.abs(resize(picture, new, shrinks).astype(int) - expected)
+    expected, expected_shown = detector._resized(picture, new)
+    image, shown = resize(picture, new)
+    assert tuple(shown) == expected_shown
+    differences = np.abs(image.astype(int) - expected)
     assert differences.max(initial=0) <= 1
     assert differences.mean() <= most
 

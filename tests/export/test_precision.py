@@ -63,14 +63,22 @@ def test_the_body_is_quantized_and_the_rest_is_not(quantized):
     chosen = [node.name for node in quantizable(proto) if node.op_type == "Conv"]
     assert convolutions[0].name not in chosen and convolutions[-1].name not in chosen
     assert len(chosen) == len(convolutions) - 2
+    sizes = {tensor.name: np.prod(tensor.dims) for tensor in proto.graph.initializer}
+    products = [node.name for node in quantizable(proto) if node.op_type == "MatMul"]
+    assert products == [
+        n.name for n in proto.graph.node if n.op_type == "MatMul" and sizes.get(n.input[1]) == 512 * 512
+    ]
+    assert len(products) == 1
     for graph in by_target.values():
         produced = {name: node for node in graph.graph.node for name in node.output}
         for node in graph.graph.node:
             parts = [produced[name].op_type for name in node.input if name in produced]
             if node.op_type == "Conv":  # its picture and its weights; pictures of others may come from 8 bits
                 assert (parts[:2] == ["DequantizeLinear"] * 2) == (node.name in chosen), node.name
-            if node.op_type in ("MatMul", "LayerNormalization", "Softmax"):
+            if node.op_type in ("MatMul", "LayerNormalization", "Softmax") and node.name not in products:
                 assert "DequantizeLinear" not in parts, node.name
+            if node.name in products:
+                assert parts == ["DequantizeLinear"] * 2, node.name
 
 
 def test_the_contract_is_kept(quantized):

@@ -71,7 +71,8 @@ def test_hrnet_is_the_size_of_its_imagenet_network():
 
 
 @pytest.mark.parametrize(
-    ("name", "size", "side"), [("lotr_m", 192, 6), ("lotr_m_plus", 192, 24), ("lotr_hr_plus", 256, 32)]
+    ("name", "size", "side"),
+    [("lotr_m", 192, 6), ("lotr_m_128", 128, 4), ("lotr_m_plus", 192, 24), ("lotr_hr_plus", 256, 32)],
 )
 def test_inputs_and_tokens(name, size, side):
     """Section IV-C: 6 x 6 cells, and 24 x 24 after two deconvolutions."""

@@ -89,7 +89,7 @@ def test_one_pass_where_nothing_more_is_to_be_seen(model, scene, looks):
 @pytest.mark.parametrize(
     "faces",
     [
-        [(300, 300, 600, 600)],  # 45 detector pixels
+        [(300, 300, 500, 500)],  # 30 detector pixels
         [(300, 300, 700, 700), (800, 300, 1200, 700)],
         [(-1, 300, 1280, 900)],  # of the whole width
         [],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ from typer.testing import CliRunner
 
 from facelm_sdk import cli
 from facelm_sdk.errors import ImageError, InputError, OutputError
+from facelm_sdk.session import OrtSession
+from facelm_sdk.tracker import LOOK_SIZE
 from facelm_sdk.video import VideoReader, VideoWriter
 
 
@@ -82,6 +85,30 @@ def test_track_to_stdout(video, models):
     records = [json.loads(line) for line in result.stdout.splitlines()]
     assert len(records) == 12 and all(len(record["faces"]) <= 1 for record in records)
     assert result.stderr == ""
+
+
+def test_track_passes_size_and_precision_on(video, models, monkeypatch, capsys):
+    seen = []
+    run = OrtSession.run
+
+    def record(self, feeds):
+        seen.extend(feed.shape[1:3] for name, feed in feeds.items() if name == "image")
+        return run(self, feeds)
+
+    monkeypatch.setattr(OrtSession, "run", record)
+    options = ("--det-size", "160x96", "--precision", "fp32")
+    assert invoke("track", video, "--json-lines", "-", *options, *models).exit_code == 0
+    assert set(seen) - {(LOOK_SIZE, LOOK_SIZE)} == {(96, 160)}
+    for options, message in (
+        (["--det-size", "big"], "det_size is 'auto', a long side or (width, height) of at least 64 pixels; got 'big'"),
+        (["--precision", "half"], "precision is auto, fp32 or int8, not 'half'"),
+        (["--precision", "int8"], f"{models[1]} is in fp32, not in int8: leave precision out"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["facelm", "track", str(video), "--json-lines", "-", *options, *models])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        assert stopped.value.code == 2
+        assert capsys.readouterr().err.strip() == f"error: {message}"
 
 
 def test_track_refuses_what_makes_no_sense(video, models, tmp_path):

@@ -9,8 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from facelm_models import create
+from facelm_models import create, restore
+from facelm_models.weights import save
 from facelm_sdk import markup as markups
+from facelm_sdk.errors import InputError
 from facelm_training.fast import speed_up
 from facelm_training.landmarks import LandmarkTask, Pooled, Validation, mean_shape, resized, to_input, train_landmarks
 from facelm_training.loop import Schedule, train
@@ -95,6 +97,34 @@ def test_resized_keeps_the_weights():
     torch.testing.assert_close(grids[0], grids[1], rtol=0, atol=0.05)
     crops = torch.randn(2, 3, 128, 128)
     torch.testing.assert_close(resized(model, "lotr_m", 128).eval()(crops), model(crops), **REWRITE)
+
+
+def weights_file(path, name, **options):
+    torch.manual_seed(1)
+    save(path, create(name, **options), {"model": name, "markup": "ibug68"})
+    return str(path)
+
+
+def test_training_starts_from_trained_weights(faces, tmp_path):
+    """One step of rate 0, at another crop size: the network is the one it started from."""
+    start = weights_file(tmp_path / "start.safetensors", "lotr_m", size=64)
+    stage = Stage("none", Schedule(steps=1, batch=2, rate=0.0, warmup=0, ema=0.0), "full", 96)
+    recipe = LandmarkRecipe("lotr_m", (stage,), start=start)
+    trained = train_landmarks(recipe, faces, faces, tmp_path)
+    expected = resized(restore(start), "lotr_m", 96).state_dict()
+    assert trained.config.size == 96
+    for key, value in trained.named_parameters():
+        torch.testing.assert_close(value, expected[key])
+    torch.testing.assert_close(trained.mean_shape, expected["mean_shape"])
+
+
+def test_what_training_cannot_start_from_is_told(faces, tmp_path):
+    stage = Stage("none", Schedule(steps=1, batch=2), "full", 64)
+    other = weights_file(tmp_path / "other.safetensors", "fan2", size=64, depth=1)
+    larger = weights_file(tmp_path / "larger.safetensors", "lotr_m", size=64, num_landmarks=98)
+    for start, message in ((other, "FANConfig.* is not LOTRConfig"), (larger, "98.* is not"), ("lotr", "lotr")):
+        with pytest.raises(InputError, match=f"cannot start from .*{message}"):
+            train_landmarks(LandmarkRecipe("lotr_m", (stage,), start=start), faces, faces, tmp_path)
 
 
 def test_mean_shape_and_validation_undo_the_crop(faces):

@@ -19,6 +19,7 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
+from facelm_sdk import zoo
 from facelm_sdk.errors import InputError
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def eval_command(
     points: Annotated[
         str | None, typer.Option(help="Models cut by five points: detector, dataset, or truth (an oracle).")
     ] = None,
-    detector: Annotated[str, typer.Option(help="Detector: a name or a path.")] = "retinaface_mnet025",
+    detector: Annotated[str, typer.Option(help="Detector: a name or a path.")] = zoo.DETECTOR,
     flip: Annotated[
         bool | None,
         typer.Option("--flip/--no-flip", help="Average with the mirrored crop. (default: as the model does)"),
@@ -65,7 +66,7 @@ def eval_command(
     A face that is not found, for want of a detection with an IoU of 0.3 with the landmarks' box, counts as a failure
     and is no part of the mean.
     """
-    from facelm_sdk import Detector, Landmarker, zoo
+    from facelm_sdk import Detector, Landmarker
 
     from . import datasets
     from .evaluation import Cut, common_markup, predict, score

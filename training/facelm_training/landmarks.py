@@ -250,15 +250,15 @@ def _resampled(table: torch.Tensor, shape: torch.Size) -> torch.Tensor:
 
 def _started(model: nn.Module, recipe: LandmarkRecipe) -> nn.Module:
     """The trained network of ``recipe.start`` at the size of ``model``. Raises InputError where it does not fit."""
-    file = default_weights(recipe.start) or Path(recipe.start)
     try:
-        trained = restore(file)
-        if type(trained) is not type(model):
-            raise InputError(f"{recipe.start} holds a {type(trained).__name__}, not a {type(model).__name__}")
-        config: Any = model.config
-        return resized(trained, recipe.model, config.size)
-    except (WeightsError, RuntimeError) as error:
+        trained = restore(default_weights(recipe.start) or recipe.start)
+    except WeightsError as error:
         raise InputError(f"training cannot start from {recipe.start}: {error}") from error
+    wanted: Any = model.config
+    found = dataclasses.replace(trained.config, size=wanted.size) if type(trained) is type(model) else None  # type: ignore[type-var]
+    if found != wanted:
+        raise InputError(f"training cannot start from {recipe.start}: {trained.config} is not {wanted} at another size")
+    return resized(trained, recipe.model, wanted.size)
 
 
 def train_landmarks(

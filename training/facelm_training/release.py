@@ -111,12 +111,14 @@ def _rows(scores: dict[str, Any]) -> str:
 
 def _markdown(name: str, card: dict[str, Any], scores: dict[str, Any]) -> str:
     nested = "single" in scores
+    run = f"- **Run**: {card['run']}\n" if "run" in card else ""
     tables = "\n".join(f"### {key}\n\n{_rows(value)}" for key, value in scores.items()) if nested else _rows(scores)
     return (
         f"# Model card: {name}\n\n"
         f"- **Data**: {card.get('data', 'not stated')}\n"
         f"- **Terms**: {card['licence']}\n"
         f"- **Recipe**: {card.get('recipe', 'not stated')}\n"
+        f"{run}"
         f"- **Trained by**: `facelm train {name} --data DATA --out runs/{name}`\n\n"
         f"## Scores on the val split, percent\n\n{tables}\n{card.get('floor', '')}\n"
     )

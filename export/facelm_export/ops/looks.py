@@ -18,6 +18,8 @@ BLOCK = 16
 KINDS: list[Kind] = [("float32", (None, 4)), ("float32", (None,)), ("float32", (None, 5, 2))]
 """Of the parts of :class:`Found`."""
 
+MOST_HALVINGS = 16
+
 NO_FACE = float("inf")
 
 f64 = np.float64
@@ -84,7 +86,7 @@ class _Looker:
         """One pass: the picture times ``scale``, at ``offset`` (2,) in a black ``frame`` (2,), (x, y) int64."""
         g = self.graph
         size = g.op("Max", g.op("Round", self.sides * scale), f64(1)).to("int64")
-        seen = resized(self.picture, size, area=scale < f64(1))
+        seen, shown = resized(self.picture, size)
         before = g.value(np.zeros(2, np.int64)) if offset is None else offset
         least = [np.int64(sdk.MIN_SIDE), *([] if frame is None else [frame])]
         after = g.op("Max", size, *least) - before - size
@@ -92,7 +94,7 @@ class _Looker:
         pads = g.op("Gather", g.op("Concat", before, after, [0], axis=0), [1, 0, 4, 3, 2, 4])
         found = self.detector(g.op("Unsqueeze", g.op("Pad", seen, pads), [0]))
         found = found.where(found.scores >= (np.float32(self.det_thresh) if det_thresh is None else det_thresh))
-        zoom = (size.to("float64") / self.sides).to("float32")
+        zoom = (size.to("float64") / shown.to("float64")).to("float32")
         shift = before.to("float32")
 
         def back(points: Value) -> Value:
@@ -154,7 +156,7 @@ def _auto(look: _Looker) -> Found:
 def _one_large(found: Found, scale: Value, det_thresh: np.float32) -> Value:
     """Whether there is one detection, and it is sure and large."""
     g = scale.graph
-    small = (found.scores < det_thresh) | (_sides(found) * scale < sdk.SMALL_FACE)
+    small = (found.scores < det_thresh) | (_sides(found) * scale < sdk.GLANCE_FACE)
     return g.op("Equal", g.op("Size", found.scores), 1) & ~_any(small)
 
 
@@ -220,18 +222,32 @@ def merged(found: Found) -> Found:
 def resized(
     picture: Value,  # (H, W, 3) uint8
     size: Value,  # (2,) int64 width, height
-    *,
-    area: Value,  # bool
-) -> Value:  # (height, width, 3) uint8
-    """``cv2.resize``, by areas or else linear; of one size, the picture itself."""
+) -> tuple[Value, Value]:  # (height, width, 3) uint8, (2,) int64
+    """``facelm_sdk.detector._resized``."""
     g = picture.graph
     kind: Kind = ("uint8", (None, None, 3))
-    sides = g.op("Gather", g.op("Shape", picture), [1, 0])
+    factors = 2 ** np.arange(MOST_HALVINGS + 1, dtype=np.int64)
+    enough = g.op("ReduceMin", (_sides_of(picture) / factors[1:, None] >= size).to("int64"), [1], keepdims=0)
+    times = g.op("ReduceSum", enough, keepdims=0)
+
+    def halve(index: Value, picture: Value) -> tuple[None, Sequence[Value], Sequence[Value]]:
+        half = _sides_of(picture) / 2
+        even = g.op("Slice", picture, [0, 0], g.op("Gather", half * 2, [1, 0]), [0, 1])
+        return None, [_averaged(even, half * 2, half)], []
+
+    (halved,) = g.loop(times, [picture], halve, [kind])
+    sides = _sides_of(halved)
+    shown = sides * g.op("Gather", factors, times)
 
     def scaled() -> Value:
-        return g.where(area, lambda: _averaged(picture, sides, size), lambda: _interpolated(picture, sides, size), kind)
+        larger = _any(sides > size)
+        return g.where(larger, lambda: _averaged(halved, sides, size), lambda: _interpolated(halved, sides, size), kind)
 
-    return g.where(_any(~g.op("Equal", sides, size)), scaled, lambda: picture, kind)
+    return g.where(_any(~g.op("Equal", sides, size)), scaled, lambda: halved, kind), shown
+
+
+def _sides_of(picture: Value) -> Value:  # (2,) int64 width, height
+    return picture.graph.op("Gather", picture.graph.op("Shape", picture), [1, 0])
 
 
 def _averaged(picture: Value, sides: Value, size: Value) -> Value:
@@ -241,7 +257,7 @@ def _averaged(picture: Value, sides: Value, size: Value) -> Value:
     rows = g.op("Reshape", picture, [0, -1])  # (H, 3 W)
     row_cells, row_shares = _blocks(height, new_height)
     cells, shares = _blocks(width, new_width)
-    halved = ~_any(~g.op("Equal", sides, size * 2))
+    exact_half = ~_any(~g.op("Equal", sides, size * 2))
 
     def band(index: Value) -> tuple[None, Sequence[Value], Sequence[Value]]:
         taken = g.op("Gather", rows, g.op("Gather", row_cells, index, axis=0), axis=0).to("float32")
@@ -249,7 +265,7 @@ def _averaged(picture: Value, sides: Value, size: Value) -> Value:
         part = g.op("Transpose", g.op("Reshape", part, [-1, 3]), perm=[1, 0])  # (3, BLOCK W)
         part = g.op("Transpose", g.op("Reshape", part, [3 * BLOCK, -1]), perm=[1, 0])  # (W, 3 BLOCK)
         part = g.op("MatMul", shares, g.op("Gather", part, cells, axis=0))  # (blocks, BLOCK, 3 BLOCK)
-        levels = rounded(g.op("Reshape", part, [-1, 3 * BLOCK]), halved).to("uint8")
+        levels = rounded(g.op("Reshape", part, [-1, 3 * BLOCK]), exact_half).to("uint8")
         return None, [], [g.op("Reshape", g.op("Transpose", levels, perm=[1, 0]), [3, BLOCK, -1])]
 
     count = g.op("Gather", g.op("Shape", row_cells), 0)

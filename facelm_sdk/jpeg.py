@@ -1,0 +1,87 @@
+"""What the headers of a JPEG file say, without decoding it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+_START, _SCAN, _END = b"\xff\xd8", 0xDA, b"\xff\xd9"
+_SEQUENTIAL = (0xC0, 0xC1)
+_APP1, _EXIF = 0xE1, b"Exif\0\0"
+_ORIENTATION, _SHORT = 0x0112, 3
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """A sequential 8-bit JPEG: its sides in pixels as stored, and its EXIF orientation (1 where it tells none)."""
+
+    width: int
+    height: int
+    orientation: int = 1
+
+    @property
+    def upright(self) -> tuple[int, int]:
+        """(width, height) with the orientation applied."""
+        return (self.width, self.height) if self.orientation < 5 else (self.height, self.width)
+
+    @property
+    def mirrored(self) -> tuple[bool, bool]:
+        """Whether x, and y, of the upright picture run from the end of the stored rows or columns to their start."""
+        return self.orientation in (2, 3, 6, 7), self.orientation in (3, 4, 7, 8)
+
+
+def is_jpeg(data: bytes) -> bool:
+    """Whether the file starts as a JPEG does."""
+    return data.startswith(_START)
+
+
+def is_whole(data: bytes) -> bool:
+    """Whether an end marker follows the scan. The segments before it are stepped over: a thumbnail has its own end."""
+    return any(marker == _SCAN and data.find(_END, start) >= 0 for marker, start, _ in _segments(data))
+
+
+def header(data: bytes) -> Header | None:
+    """The header of a sequential JPEG of 8 bits a sample; None for every other file."""
+    if not is_jpeg(data):
+        return None
+    orientation = 0
+    for marker, start, end in _segments(data):
+        body = data[start:end]
+        if marker == _APP1 and body.startswith(_EXIF):
+            orientation = orientation or _exif_orientation(body[len(_EXIF) :])
+        elif marker in _SEQUENTIAL and len(body) >= 5 and body[0] == 8:
+            height, width = int.from_bytes(body[1:3], "big"), int.from_bytes(body[3:5], "big")
+            return Header(width, height, orientation or 1) if width and height else None
+    return None
+
+
+def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Marker, start and end of the contents of each segment up to the first scan's, which has no end of its own."""
+    position = 2
+    while position + 4 <= len(data) and data[position] == 0xFF:
+        marker = data[position + 1]
+        if marker == 0xFF:  # fill byte
+            position += 1
+            continue
+        end = position + 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+        yield marker, position + 4, end
+        if marker == _SCAN:
+            return
+        position = end
+
+
+def _exif_orientation(tiff: bytes) -> int:
+    """The orientation among the entries of the first directory; 1 where it is missing or damaged."""
+    order: Literal["little", "big"] = "little" if tiff.startswith(b"II") else "big"
+
+    def number(start: int, size: int) -> int:
+        return int.from_bytes(tiff[start : start + size], order)
+
+    directory = number(4, 4)
+    for index in range(number(directory, 2)):
+        entry = directory + 2 + 12 * index
+        if number(entry, 2) == _ORIENTATION and number(entry + 2, 2) == _SHORT:
+            value = number(entry + 8, 2)
+            return value if 1 <= value <= 8 else 1
+    return 1
