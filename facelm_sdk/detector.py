@@ -154,7 +154,7 @@ class Detector:
         scale = base * GLANCE_LONG_SIDE / BASE_LONG_SIDE
         if min(width, height) * scale < MIN_SIDE:
             return None
-        found = self._look(picture, scale, det_thresh=MAYBE)
+        found = self._look(picture, scale, glance=True)
         if len(found) != 1 or found.scores[0] < self.det_thresh or _fills_frame(found, width, height):
             return None
         return found if _sides(found)[0] * scale >= GLANCE_FACE else None
@@ -164,7 +164,7 @@ class Detector:
         picture: ImageArray,
         scale: float,
         *,
-        det_thresh: float | None = None,
+        glance: bool = False,
         frame: tuple[int, int] | None = None,
         offset: tuple[int, int] = (0, 0),
     ) -> Detections:
@@ -172,14 +172,14 @@ class Detector:
         cv2 = load_cv2()
         height, width = picture.shape[:2]
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        resized, seen = _resized(picture, size)
+        resized, seen = _resized(picture, size, quick=glance)
         left, top = offset
         right = max((frame or size)[0], MIN_SIDE) - left - size[0]
         bottom = max((frame or size)[1], MIN_SIDE) - top - size[1]
         if (left, top, right, bottom) != (0, 0, 0, 0):
             resized = cv2.copyMakeBorder(resized, top, max(0, bottom), left, max(0, right), cv2.BORDER_CONSTANT)
         found = Detections(*self.session.run({"image": np.ascontiguousarray(resized)[None]}))
-        found = found.select(found.scores >= (self.det_thresh if det_thresh is None else det_thresh))
+        found = found.select(found.scores >= (MAYBE if glance else self.det_thresh))
         # Pixel centres lie at whole numbers, so a pixel's own half is scaled too. Sides are rounded one by one.
         zoom = np.array([size[0] / seen[0], size[1] / seen[1]], np.float32)
         shift = np.array(offset, np.float32)
@@ -188,10 +188,11 @@ class Detector:
         return Detections(boxes.reshape(-1, 4), found.scores, kps)
 
 
-def _resized(picture: ImageArray, size: tuple[int, int]) -> tuple[ImageArray, tuple[int, int]]:
+def _resized(picture: ImageArray, size: tuple[int, int], *, quick: bool = False) -> tuple[ImageArray, tuple[int, int]]:
     """The picture in a (width, height), and how much of the picture's own (width, height) that shows.
 
     Shrunk by areas, halved as often as it can be first: OpenCV halves many times faster than it averages otherwise.
+    ``quick`` leaves the rest, less than a half, to bilinear sampling.
     """
     cv2 = load_cv2()
     (height, width), factor = picture.shape[:2], 1
@@ -200,7 +201,8 @@ def _resized(picture: ImageArray, size: tuple[int, int]) -> tuple[ImageArray, tu
         even = picture[: 2 * height, : 2 * width]
         picture = np.asarray(cv2.resize(even, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
     if (width, height) != size:
-        method = cv2.INTER_AREA if width > size[0] or height > size[1] else cv2.INTER_LINEAR
+        shrinks = (width > size[0] or height > size[1]) and not quick
+        method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
         picture = np.asarray(cv2.resize(picture, size, interpolation=method), np.uint8)
     return picture, (factor * width, factor * height)
 

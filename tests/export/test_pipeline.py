@@ -299,9 +299,11 @@ def test_a_face_only_one_side_finds_is_a_miss(whole, landmark_model, detector_mo
 def resize():
     g = GraphBuilder(18)
     picture = g.input("picture", "uint8", ["H", "W", 3])
-    image, shown = resized(picture, g.input("size", "int64", [2]))
+    image, shown = resized(picture, g.input("size", "int64", [2]), g.input("quick", "bool", []))
     opened = session(g.model({"out": (image, "uint8", ["h", "w", 3]), "shown": (shown, "int64", [2])}))
-    return lambda image, size: opened.run(None, {"picture": image, "size": np.array(size)})
+    return lambda image, size, quick: opened.run(
+        None, {"picture": image, "size": np.array(size), "quick": np.array(quick)}
+    )
 
 
 @pytest.mark.parametrize(
@@ -319,11 +321,12 @@ def resize():
         ((1, 3), (2, 6), 0.02),
     ],
 )
-def test_resizing_is_the_detectors(resize, old, new, most):
+@pytest.mark.parametrize("quick", [False, True])
+def test_resizing_is_the_detectors(resize, old, new, most, quick):
     noise = np.random.default_rng(0).integers(0, 256, (old[1], old[0], 3), np.uint8)
     picture = cv2.GaussianBlur(noise, (3, 3), 1)
-    expected, expected_shown = detector._resized(picture, new)
-    image, shown = resize(picture, new)
+    expected, expected_shown = detector._resized(picture, new, quick=quick)
+    image, shown = resize(picture, new, quick)
     assert tuple(shown) == expected_shown
     differences = np.abs(image.astype(int) - expected)
     assert differences.max(initial=0) <= 1

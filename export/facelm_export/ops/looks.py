@@ -79,21 +79,22 @@ class _Looker:
         self,
         scale: Value,
         *,
-        det_thresh: Value | None = None,
+        glancing: Value | None = None,
         frame: Value | None = None,
         offset: Value | None = None,
     ) -> Found:
         """One pass: the picture times ``scale``, at ``offset`` (2,) in a black ``frame`` (2,), (x, y) int64."""
         g = self.graph
         size = g.op("Max", g.op("Round", self.sides * scale), f64(1)).to("int64")
-        seen, shown = resized(self.picture, size)
+        quick = g.value(np.array(False)) if glancing is None else glancing
+        seen, shown = resized(self.picture, size, quick)
         before = g.value(np.zeros(2, np.int64)) if offset is None else offset
         least = [np.int64(sdk.MIN_SIDE), *([] if frame is None else [frame])]
         after = g.op("Max", size, *least) - before - size
         # (2,) x, y -> top, left, channel; bottom, right, channel
         pads = g.op("Gather", g.op("Concat", before, after, [0], axis=0), [1, 0, 4, 3, 2, 4])
         found = self.detector(g.op("Unsqueeze", g.op("Pad", seen, pads), [0]))
-        found = found.where(found.scores >= (np.float32(self.det_thresh) if det_thresh is None else det_thresh))
+        found = found.where(found.scores >= g.op("Where", quick, np.float32(sdk.MAYBE), np.float32(self.det_thresh)))
         zoom = (size.to("float64") / shown.to("float64")).to("float32")
         shift = before.to("float32")
 
@@ -125,7 +126,7 @@ def _auto(look: _Looker) -> Found:
         glancing = level < 0
         seen = look(
             scale,
-            det_thresh=g.op("Where", glancing, np.float32(sdk.MAYBE), np.float32(look.det_thresh)),
+            glancing=glancing,
             frame=g.op("Where", bordered, base_frame, nothing),
             offset=g.op("Where", bordered, border, nothing),
         )
@@ -222,6 +223,7 @@ def merged(found: Found) -> Found:
 def resized(
     picture: Value,  # (H, W, 3) uint8
     size: Value,  # (2,) int64 width, height
+    quick: Value,  # bool
 ) -> tuple[Value, Value]:  # (height, width, 3) uint8, (2,) int64
     """``facelm_sdk.detector._resized``."""
     g = picture.graph
@@ -240,7 +242,7 @@ def resized(
     shown = sides * g.op("Gather", factors, times)
 
     def scaled() -> Value:
-        larger = _any(sides > size)
+        larger = _any(sides > size) & ~quick
         return g.where(larger, lambda: _averaged(halved, sides, size), lambda: _interpolated(halved, sides, size), kind)
 
     return g.where(_any(~g.op("Equal", sides, size)), scaled, lambda: halved, kind), shown
