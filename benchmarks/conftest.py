@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from facelm_sdk import bench
+from facelm_sdk import bench, zoo
 from facelm_sdk.image import read_image
 
 from .machine import THREADS, circumstances
@@ -61,10 +61,10 @@ def threads() -> int:
 
 
 @pytest.fixture(scope="session")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
-    """Files of models, kept in FACELM_BENCH_CACHE where it is set."""
+def models() -> Models:
+    """Files of models, kept in FACELM_BENCH_CACHE or this user's cache: to make them takes longer than to time them."""
     kept = os.environ.get("FACELM_BENCH_CACHE")
-    return Models(Path(kept) if kept else tmp_path_factory.mktemp("models"))
+    return Models(Path(kept) if kept else zoo.cache_dir() / "benchmarks")
 
 
 @pytest.fixture(scope="session")

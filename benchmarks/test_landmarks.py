@@ -22,7 +22,7 @@ SIDES = (
     ("openvino", "bf16"),
     ("openvino", "int8"),
 )
-HEAVY = 60.0
+HEAVY = 20.0
 """Billions of multiply-adds above which a batch is left out unless FACELM_BENCH_MODELS names its model."""
 
 

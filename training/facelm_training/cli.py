@@ -25,7 +25,7 @@ def train_command(
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:<index>")] = "cpu",
     limit: Annotated[int | None, typer.Option(help="the first faces only, for a trial")] = None,
 ) -> None:
-    """Train a model from random weights into OUT/CONFIG.safetensors; `facelm release` scores and embeds it.
+    """Train a model into OUT/CONFIG.safetensors; `facelm release` scores and embeds it.
 
     OUT gets a folder for each stage with log.csv, last.pt (resumes), best.pt and done.pt (averaged weights).
     """
