@@ -10,6 +10,9 @@ COLOURS = ("#1f6feb", "#d1242f", "#1a7f37", "#9a6700", "#8250df", "#0a7ea4", "#b
 WIDTH, HEIGHT = 720, 380
 LEFT, RIGHT, TOP, BOTTOM = 64, 170, 16, 48
 
+LETTER, LINE = 7, 13
+"""Width of a letter and height of a line of text, about."""
+
 Series = Mapping[str, Sequence[tuple[float, float, str]]]
 """Points (x, y, label) by the name that the legend gives them."""
 
@@ -38,10 +41,26 @@ def points(series: Series, x: str, y: str, *, joined: bool = False, log_y: bool 
         for a, b, label in places:
             tip = f"<title>{escape(f'{name} {label}')}</title>"
             parts.append(f'<circle cx="{a:.1f}" cy="{b:.1f}" r="4.5" fill="{colour}">{tip}</circle>')
-            if not joined:
-                parts.append(f'<text x="{a + 7:.1f}" y="{b + 4:.1f}">{escape(label)}</text>')
         parts.append(_legend(index, name, colour))
+    if not joined:
+        parts += _labels([(to_x(a), to_y(b), label) for a, b, label in everything])
     return _svg("".join(parts), HEIGHT)
+
+
+def _labels(places: Sequence[tuple[float, float, str]]) -> list[str]:
+    """Each label once, above the leftmost of its points, and above those it would cover."""
+    first: dict[str, tuple[float, float]] = {}
+    for x, y, label in sorted(places):
+        first.setdefault(label, (x, y))
+    taken: list[tuple[float, float, float]] = []
+    parts = []
+    for label, (x, y) in sorted(first.items(), key=lambda item: -item[1][1]):
+        at, end = y - 9, x + LETTER * len(label)
+        while any(x < right and left < end and abs(at - other) < LINE for left, right, other in taken):
+            at -= LINE
+        taken.append((x, end, at))
+        parts.append(f'<text x="{x - 4:.1f}" y="{at:.1f}">{escape(label)}</text>')
+    return parts
 
 
 def bars(rows: Mapping[str, Mapping[str, float]], unit: str) -> str:
