@@ -221,7 +221,7 @@ def test_faces_come_in_batches(made, monkeypatch, scene, detector_model, landmar
 
 
 def test_models_given_by_name_are_exported(monkeypatch, tmp_path, embedded, landmark_model):
-    files = {"lotr_m": landmark_model(flip=True, precision="fp16"), "retinaface_mnet025": embedded[1]}
+    files = {"lotr_m_128": landmark_model(flip=True, precision="fp16"), "retinaface_mnet025": embedded[1]}
     asked = []
 
     def export(name, **options):
@@ -230,8 +230,8 @@ def test_models_given_by_name_are_exported(monkeypatch, tmp_path, embedded, land
 
     monkeypatch.setattr(pipeline, "export", export)
     done = export_pipeline(precision="fp16", flip=True, latency=False, out=tmp_path)
-    assert asked == [("retinaface_mnet025", "fp32", False, 18), ("lotr_m", "fp16", True, 18)]
-    assert done.path.name == "lotr_m_flip_fp16_pipeline.onnx"
+    assert asked == [("retinaface_mnet025", "fp32", False, 18), ("lotr_m_128", "fp16", True, 18)]
+    assert done.path.name == "lotr_m_128_flip_fp16_pipeline.onnx"
     assert (done.spec.precision, done.spec.flip) == ("fp16", True)
 
 

@@ -73,7 +73,6 @@ class LandmarkRecipe:
 
     model: str
     stages: tuple[Stage, ...]
-    start: str = ""
     objective: Objective = "coordinates"
     markup: str = "ibug68"
     train: str = "train"
@@ -89,6 +88,7 @@ class LandmarkRecipe:
     data: str = "not stated"
     summary: str = "not stated"
     floor: str = ""
+    start: str = ""
 
 
 @dataclass(frozen=True)

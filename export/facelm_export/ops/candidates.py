@@ -28,7 +28,7 @@ class JoinedHeads(nn.Module):
 
     def __init__(self, network: RetinaFace) -> None:
         super().__init__()
-        self.body, self.fpn = network.body, network.fpn
+        self.config, self.body, self.fpn = network.config, network.body, network.fpn
         self.contexts = nn.ModuleList([network.ssh1, network.ssh2, network.ssh3])
         heads = zip(network.ClassHead, network.BboxHead, network.LandmarkHead, strict=True)
         self.heads = nn.ModuleList(_joined(*level) for level in heads)
@@ -83,13 +83,14 @@ class DetectorGraph(nn.Module):
     def __init__(self, pixels: nn.Module, network: RetinaFace, *, iou: float, floor: float) -> None:
         super().__init__()
         self.pixels, self.network, self.iou, self.floor = pixels, JoinedHeads(network), iou, floor
-        self.min_sizes = network.config.min_sizes
+        if len(set(map(len, network.config.min_sizes))) != 1:
+            raise ValueError(f"every level has as many priors in a cell; got {network.config.min_sizes}")
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         rows = self.network(self.pixels(image))[0].float()
         found = torch.nonzero(rows[:, 0] > math.log(self.floor / (1 - self.floor))).flatten()
         rows = rows.index_select(0, found)
-        prior = priors_at(found, image.shape[1], image.shape[2], self.min_sizes)
+        prior = priors_at(found, image.shape[1], image.shape[2], self.network.config.min_sizes)
         boxes, scores = decode_boxes(rows[:, 1:5], prior), rows[:, 0].sigmoid()
         keep = nms(boxes, scores, self.iou, self.floor)
         return (
