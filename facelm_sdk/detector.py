@@ -37,9 +37,12 @@ MIN_SIDE = 64
 
 ZOOM = 2.0
 ZOOMS = 2
-SMALL_FACE = 48.0
-"""Detector pixels: a smallest face below this means that a closer look may find smaller ones."""
-LARGE_FACE = 4 * SMALL_FACE
+SMALL_FACE = 30.0
+"""Detector pixels: a face below this means that a closer look may find smaller ones."""
+MEDIUM_FACE = 64.0
+"""Detector pixels: beside a face below this, what scores MAYBE_SMALL and is below this, too, asks for a closer look."""
+MAYBE_SMALL = 0.2
+LARGE_FACE = 192.0
 """Detector pixels: what a closer look takes for a larger face than this, the look before it would have found."""
 
 CONTEXT = 0.5
@@ -133,15 +136,17 @@ class Detector:
         scale = base = _base_scale(width, height)
         if (glance := self._glance(picture, base)) is not None:
             return glance
-        found = [self._look(picture, base)]
+        least = min(MAYBE_SMALL, self.det_thresh)
+        look = self._look(picture, base, least=least)
+        found = [self._sure(look)]
         for _ in range(ZOOMS):
-            smallest = min((float(_sides(one).min()) for one in found if len(one)), default=0.0)
             closer = min(ZOOM * scale, 1.0, _max_scale(width, height))
-            if closer <= scale or smallest * scale >= SMALL_FACE:
+            if closer <= scale or not (self._promises_more(look, scale) or not any(map(len, found))):
                 break
             scale = closer
-            look = self._look(picture, scale)
-            found.append(look.select(_sides(look) * scale <= LARGE_FACE) if smallest else look)
+            look = self._look(picture, scale, least=least)
+            sure = self._sure(look)
+            found.append(sure.select(_sides(sure) * scale <= LARGE_FACE) if any(map(len, found)) else sure)
         if not sum(map(len, found)) or _fills_frame(found[0], width, height):
             border = ((1 - CONTEXT) / 2 * base * np.array([width, height])).astype(int)
             frame = (round(width * base), round(height * base))
@@ -154,32 +159,45 @@ class Detector:
         scale = base * GLANCE_LONG_SIDE / BASE_LONG_SIDE
         if min(width, height) * scale < MIN_SIDE:
             return None
-        found = self._look(picture, scale, glance=True)
+        found = self._look(picture, scale, least=MAYBE, quick=True)
         if len(found) != 1 or found.scores[0] < self.det_thresh or _fills_frame(found, width, height):
             return None
         return found if _sides(found)[0] * scale >= GLANCE_FACE else None
+
+    def _sure(self, look: Detections) -> Detections:
+        return look.select(look.scores >= self.det_thresh)
+
+    def _promises_more(self, look: Detections, scale: float) -> bool:
+        """Whether a closer look may find smaller faces than this one did."""
+        sides, sure = _sides(look) * scale, look.scores >= self.det_thresh
+        medium = sides < MEDIUM_FACE
+        return bool((sides[sure] < SMALL_FACE).any() or ((medium & sure).any() and (medium & ~sure).any()))
 
     def _look(
         self,
         picture: ImageArray,
         scale: float,
         *,
-        glance: bool = False,
+        least: float | None = None,
+        quick: bool = False,
         frame: tuple[int, int] | None = None,
         offset: tuple[int, int] = (0, 0),
     ) -> Detections:
-        """One pass: the picture times ``scale``, at ``offset`` (x, y) in a black (width, height) ``frame``."""
+        """One pass: the picture times ``scale``, at ``offset`` (x, y) in a black (width, height) ``frame``.
+
+        What scores below ``least`` (default: ``det_thresh``) is left out; ``quick``: see _resized.
+        """
         cv2 = load_cv2()
         height, width = picture.shape[:2]
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        resized, seen = _resized(picture, size, quick=glance)
+        resized, seen = _resized(picture, size, quick=quick)
         left, top = offset
         right = max((frame or size)[0], MIN_SIDE) - left - size[0]
         bottom = max((frame or size)[1], MIN_SIDE) - top - size[1]
         if (left, top, right, bottom) != (0, 0, 0, 0):
             resized = cv2.copyMakeBorder(resized, top, max(0, bottom), left, max(0, right), cv2.BORDER_CONSTANT)
         found = Detections(*self.session.run({"image": np.ascontiguousarray(resized)[None]}))
-        found = found.select(found.scores >= (MAYBE if glance else self.det_thresh))
+        found = found.select(found.scores >= (self.det_thresh if least is None else least))
         # Pixel centres lie at whole numbers, so a pixel's own half is scaled too. Sides are rounded one by one.
         zoom = np.array([size[0] / seen[0], size[1] / seen[1]], np.float32)
         shift = np.array(offset, np.float32)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
@@ -12,7 +13,7 @@ from typing import Any, Literal, Protocol, get_args, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from . import cpu, zoo
+from . import cpu, spinning, zoo
 from ._optional import load_onnxruntime
 from .errors import ContractError, InputError, ModelFileError, ProviderError
 from .spec import FORMAT_VERSION, METADATA_KEY, ModelSpec, Task
@@ -47,7 +48,9 @@ class OrtSession:
     ``model`` is a path or the file's bytes. ``device`` is "cpu", "cuda" or "cuda:<index>"; ``providers``, as in
     onnxruntime, overrides it. A provider that cannot be used is one warning with the cause, or a ProviderError with
     ``strict=True``. ``threads`` is onnxruntime's intra-op count; for finer control give ``session_options``
-    (onnxruntime.SessionOptions) instead. A landmark model exported for a fixed number of crops takes any number here.
+    (onnxruntime.SessionOptions) instead. Without them, idle threads of a small model on the CPU spin for 50 us before
+    they sleep, unless others want the cores (see :mod:`facelm_sdk.spinning`); those of any other sleep at once. A
+    landmark model exported for a fixed number of crops takes any number here.
 
     Raises MissingDependencyError, ModelFileError (missing, truncated, not ONNX) and ContractError.
     """
@@ -67,8 +70,19 @@ class OrtSession:
         if not isinstance(model, bytes) and not Path(model).is_file():
             raise ModelFileError(f"no model file {self._name}")
         wanted = _providers(device, providers)
-        options = _options(ort, threads, session_options)
+        self._spins = session_options is None and threads != 1 and _may_spin(ort, model, wanted)
+        options = _options(ort, threads, session_options, spins=self._spins)
         self._session, problems = self._open(ort, model, wanted, options)
+        self._sleeping: Any = None
+        self._opening: threading.Thread | None = None
+        if self._spins:
+            state, asleep = _state(model), _options(ort, threads, None, spins=False)
+
+            def open_sleeping() -> None:
+                same = _state(model) == state
+                self._sleeping = self._open(ort, model, wanted, asleep)[0] if same else self._session
+
+            self._open_sleeping = open_sleeping
         problems += [
             f"{name} is not in use" for name in map(_name, wanted) if not problems and name not in self.providers
         ]
@@ -99,7 +113,18 @@ class OrtSession:
         return self._run(feeds)
 
     def _run(self, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
-        return list(self._session.run(self._outputs, dict(feeds)))
+        if not self._spins:
+            return list(self._session.run(self._outputs, dict(feeds)))
+        session = self._asleep() if spinning.cores.contended else self._session
+        with spinning.cores.watched():
+            return list(session.run(self._outputs, dict(feeds)))
+
+    def _asleep(self) -> Any:
+        """The session whose idle threads sleep; the other one while that opens, and where its file is another now."""
+        if self._sleeping is None and self._opening is None:
+            self._opening = threading.Thread(target=self._open_sleeping, name="facelm-open")
+            self._opening.start()
+        return self._sleeping or self._session
 
     def _open(self, ort: Any, model: Any, wanted: list[Provider], options: Any) -> tuple[Any, list[str]]:
         """The onnxruntime session, on the providers that work, and what kept the others from working."""
@@ -221,15 +246,31 @@ def _name(provider: Provider) -> str:
     return provider if isinstance(provider, str) else provider[0]
 
 
-def _options(ort: Any, threads: int | None, session_options: Any) -> Any:
+def _may_spin(ort: Any, model: str | os.PathLike[str] | bytes, wanted: list[Provider]) -> bool:
+    size = len(model) if isinstance(model, bytes) else Path(model).stat().st_size
+    on_cpu = all(_name(provider) == _CPU for provider in wanted)
+    return on_cpu and size <= spinning.SMALL_MODEL and spinning.can_be_bounded(ort)
+
+
+def _state(model: str | os.PathLike[str] | bytes) -> tuple[int, ...] | None:
+    """What changes with a file's content; None for one that is gone."""
+    if isinstance(model, bytes):
+        return ()
+    try:
+        found = Path(model).stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _options(ort: Any, threads: int | None, session_options: Any, *, spins: bool) -> Any:
     if session_options is not None:
         if threads is not None:
             raise InputError("give threads or session_options, not both (session_options.intra_op_num_threads)")
         return session_options
     options = ort.SessionOptions()
     options.log_severity_level = 3  # a fallback is told by this module, once
-    # Threads that spin while they wait take the cores from the process's other sessions, and from its neighbours.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    spinning.allow(options, bounded=spins)
     if threads is not None:
         if threads < 1:
             raise InputError(f"threads is at least 1, not {threads}")

@@ -117,10 +117,10 @@ def detector_model(tmp_path_factory: pytest.TempPathFactory) -> ModelFactory:
     """Writes a detector that finds one face a colour channel: the extent of its pixels above 127.
 
     Scores are 0.9, 0.8 and 0.7 for blue, green and red; faces narrower than ``smallest`` or wider than ``largest``
-    detector pixels score 0.
+    detector pixels score ``doubt`` times as much.
     """
 
-    def build(smallest: float = 4.0, largest: float = 1e4, metadata: str | None = None) -> Path:
+    def build(smallest: float = 4.0, largest: float = 1e4, metadata: str | None = None, doubt: float = 0.0) -> Path:
         import onnx
         from onnx import numpy_helper, parser
 
@@ -168,8 +168,8 @@ def detector_model(tmp_path_factory: pytest.TempPathFactory) -> ModelFactory:
                 wide = GreaterOrEqual(side, smallest)
                 narrow = LessOrEqual(side, largest)
                 fits = And(wide, narrow)
-                fits_f = Cast<to=1>(fits)
-                scores = Mul(fits_f, levels)
+                part = Where(fits, sure, doubt)
+                scores = Mul(part, levels)
             }"""
         )
         mean = [(0.31, 0.42), (0.69, 0.42), (0.50, 0.62), (0.35, 0.80), (0.65, 0.80)]
@@ -188,6 +188,8 @@ def detector_model(tmp_path_factory: pytest.TempPathFactory) -> ModelFactory:
             "mean": np.array([mean], np.float32),
             "smallest": np.float32(smallest),
             "largest": np.float32(largest),
+            "sure": np.float32(1),
+            "doubt": np.float32(doubt),
             "levels": np.array([0.9, 0.8, 0.7], np.float32),
         }
         model.graph.initializer.extend(numpy_helper.from_array(np.asarray(v), k) for k, v in tensors.items())

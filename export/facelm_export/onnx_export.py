@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import onnx
 
 OPSET = 18
+FOLDED = 1 << 28
+"""Elements up to which what is computed from weights alone becomes a weight; by itself the exporter folds little."""
 OPSETS = range(17, 23)  # LayerNormalization came with 17; 23 brings Attention, which few runtimes have
 
 
@@ -50,6 +52,9 @@ def to_onnx(fused: nn.Module, spec: ModelSpec, *, batch: int | None = None, opse
         example = torch.zeros(batch or 2, spec.crop.size, spec.crop.size, 3, dtype=torch.uint8)
         inputs, outputs = ["crops"], ["landmarks", *(["scores"] if spec.has_scores else [])]
         shapes = None if batch else ({0: torch.export.Dim.DYNAMIC},)
+    from onnx_ir.passes.common import CommonSubexpressionEliminationPass, IdentityEliminationPass
+    from onnxscript import optimizer
+
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
             fused.eval(),
@@ -61,9 +66,13 @@ def to_onnx(fused: nn.Module, spec: ModelSpec, *, batch: int | None = None, opse
             dynamic_shapes=shapes,
             custom_translation_table=translations(),
             external_data=False,
+            optimize=False,
             verbose=False,
         )
-    assert program is not None
+        assert program is not None
+        CommonSubexpressionEliminationPass()(program.model)  # else a weight shared by layers is folded for each
+        optimizer.optimize_ir(program.model, 1, input_size_limit=FOLDED, output_size_limit=FOLDED)
+        IdentityEliminationPass()(program.model)
     model = program.model_proto
     del model.metadata_props[:]
     for node in model.graph.node:  # stack traces of this machine

@@ -129,9 +129,17 @@ def test_auto_finds_small_faces(detector_model, scene, looks):
 
 
 def test_auto_finds_small_faces_beside_larger_ones(detector_model, scene):
+    """The larger one has 27 pixels in the second pass, where the other is too small for this detector."""
     detector = Detector(detector_model(smallest=20))
-    picture = scene(1920, 1280, (100, 100, 220, 220), (500, 500, 542, 542))
+    picture = scene(1920, 1280, (100, 100, 180, 180), (500, 500, 542, 542))
     assert len(detector(picture)) == 2
+
+
+@pytest.mark.parametrize(("doubt", "found"), [(0.3, 2), (0.2, 1)], ids=["0.24", "0.16"])
+def test_a_small_face_in_doubt_asks_for_a_closer_look(detector_model, scene, doubt, found):
+    """The larger one has 40 pixels in the second pass; the smaller one, green, scores 0.8 times ``doubt`` there."""
+    detector = Detector(detector_model(smallest=20, doubt=doubt))
+    assert len(detector(scene(1920, 1280, (100, 100, 220, 220), (500, 500, 542, 542)))) == found
 
 
 def test_a_closer_look_does_not_answer_for_large_faces(model, scene, looks):

@@ -20,8 +20,6 @@ KINDS: list[Kind] = [("float32", (None, 4)), ("float32", (None,)), ("float32", (
 
 MOST_HALVINGS = 16
 
-NO_FACE = float("inf")
-
 f64 = np.float64
 
 
@@ -79,22 +77,25 @@ class _Looker:
         self,
         scale: Value,
         *,
-        glancing: Value | None = None,
+        least: Value | None = None,
+        quick: Value | None = None,
         frame: Value | None = None,
         offset: Value | None = None,
     ) -> Found:
-        """One pass: the picture times ``scale``, at ``offset`` (2,) in a black ``frame`` (2,), (x, y) int64."""
+        """One pass: the picture times ``scale``, at ``offset`` (2,) in a black ``frame`` (2,), (x, y) int64.
+
+        What scores below ``least`` (default: ``det_thresh``) is left out; ``quick``: see resized.
+        """
         g = self.graph
         size = g.op("Max", g.op("Round", self.sides * scale), f64(1)).to("int64")
-        quick = g.value(np.array(False)) if glancing is None else glancing
-        seen, shown = resized(self.picture, size, quick)
+        seen, shown = resized(self.picture, size, g.value(np.array(False)) if quick is None else quick)
         before = g.value(np.zeros(2, np.int64)) if offset is None else offset
-        least = [np.int64(sdk.MIN_SIDE), *([] if frame is None else [frame])]
-        after = g.op("Max", size, *least) - before - size
+        room = [np.int64(sdk.MIN_SIDE), *([] if frame is None else [frame])]
+        after = g.op("Max", size, *room) - before - size
         # (2,) x, y -> top, left, channel; bottom, right, channel
         pads = g.op("Gather", g.op("Concat", before, after, [0], axis=0), [1, 0, 4, 3, 2, 4])
         found = self.detector(g.op("Unsqueeze", g.op("Pad", seen, pads), [0]))
-        found = found.where(found.scores >= g.op("Where", quick, np.float32(sdk.MAYBE), np.float32(self.det_thresh)))
+        found = found.where(found.scores >= (np.float32(self.det_thresh) if least is None else least))
         zoom = (size.to("float64") / shown.to("float64")).to("float32")
         shift = before.to("float32")
 
@@ -120,38 +121,39 @@ def _auto(look: _Looker) -> Found:
     glances = look.short_side * first_scale >= f64(sdk.MIN_SIDE)
 
     def turn(
-        index: Value, scale: Value, bordered: Value, smallest: Value, fills: Value, *found: Value
+        index: Value, scale: Value, bordered: Value, fills: Value, *found: Value
     ) -> tuple[Value, Sequence[Value], Sequence[Value]]:
         level = index - glances.to("int64")
         glancing = level < 0
         seen = look(
             scale,
-            glancing=glancing,
+            least=g.op("Where", glancing, np.float32(sdk.MAYBE), np.float32(min(sdk.MAYBE_SMALL, look.det_thresh))),
+            quick=glancing,
             frame=g.op("Where", bordered, base_frame, nothing),
             offset=g.op("Where", bordered, border, nothing),
         )
-        filled = _fills_frame(seen, look.sides)
+        sure = seen.scores >= np.float32(look.det_thresh)
+        sides = _sides(seen) * scale.to("float32")
+        filled = _fills_frame(seen.where(sure), look.sides)
         enough = glancing & ~filled & _one_large(seen, scale.to("float32"), np.float32(look.det_thresh))
-        closer_look = (smallest > 0.0) & ~bordered
-        largest = g.op("Where", closer_look, sdk.LARGE_FACE, np.float32(np.inf))
-        counts = (_sides(seen) * scale.to("float32") <= largest) & (enough | ~glancing)
-        together = Found(*found).joined(seen.where(counts))
-        smallest = g.op("ReduceMin", g.op("Concat", _sides(together), [NO_FACE], axis=0), keepdims=0)
-        smallest = g.op("Where", smallest < NO_FACE, smallest, 0.0)
+        closer_look = (g.op("Size", found[1]) > 0) & ~bordered
+        largest = g.op("Where", closer_look, np.float32(sdk.LARGE_FACE), np.float32(np.inf))
+        together = Found(*found).joined(seen.where(sure & (sides <= largest) & (enough | ~glancing)))
+        none = g.op("Equal", g.op("Size", together.scores), 0)
         fills = fills | (g.op("Equal", level, 0) & filled)
         closer = g.op("Min", scale * f64(sdk.ZOOM), f64(1), most)
-        small = smallest.to("float64") * scale < f64(sdk.SMALL_FACE)
-        zooms = ~bordered & ~glancing & (level < sdk.ZOOMS) & (closer > scale) & small
-        none = g.op("Equal", g.op("Size", together.scores), 0)
+        medium = sides < np.float32(sdk.MEDIUM_FACE)
+        more = _any(sure & (sides < np.float32(sdk.SMALL_FACE))) | (_any(medium & sure) & _any(medium & ~sure))
+        zooms = ~bordered & ~glancing & (level < sdk.ZOOMS) & (closer > scale) & (none | more)
         borders = ~bordered & ~glancing & ~zooms & (none | fills)
         scale = g.op("Where", glancing, base, g.op("Where", zooms, closer, base * f64(sdk.CONTEXT)))
         goes_on = (glancing & ~enough) | zooms | borders
-        return goes_on, [scale, borders, smallest, fills, *together.all()], []
+        return goes_on, [scale, borders, fills, *together.all()], []
 
     no = g.value(np.array(False))
-    kinds: list[Kind] = [("float64", ()), ("bool", ()), ("float32", ()), ("bool", ()), *KINDS]
-    start = [g.op("Where", glances, first_scale, base), no, g.value(0.0), no, *_none(g).all()]
-    return Found(*g.loop(sdk.ZOOMS + 3, start, turn, kinds)[4:])
+    kinds: list[Kind] = [("float64", ()), ("bool", ()), ("bool", ()), *KINDS]
+    start = [g.op("Where", glances, first_scale, base), no, no, *_none(g).all()]
+    return Found(*g.loop(sdk.ZOOMS + 3, start, turn, kinds)[3:])
 
 
 def _one_large(found: Found, scale: Value, det_thresh: np.float32) -> Value:

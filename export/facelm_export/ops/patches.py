@@ -40,7 +40,7 @@ class GatheredPatchCrop(nn.Module):
             -1,
         ).flatten(2, 3)  # (n, L, K * K, 4)
         rows = F.embedding(cells, features.flatten(2).transpose(1, 2).flatten(0, 1))  # (n, L, K * K, 4, C)
-        return (shares.to(rows.dtype)[..., None, :] @ rows)[..., 0, :]
+        return (shares.to(rows.dtype)[..., None, :] @ rows).squeeze(-2)
 
 
 def cell_and_share(
