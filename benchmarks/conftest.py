@@ -17,7 +17,7 @@ from facelm_sdk import bench, zoo
 from facelm_sdk.image import read_image
 
 from .machine import THREADS, circumstances
-from .models import Models
+from .models import Models, make_ahead
 from .turns import REPLAY, Key, Outcome, Turns
 
 HERE = Path(__file__).parent
@@ -61,10 +61,23 @@ def threads() -> int:
 
 
 @pytest.fixture(scope="session")
-def models() -> Models:
+def models(request: pytest.FixtureRequest) -> Models:
     """Files of models, kept in FACELM_BENCH_CACHE or this user's cache: to make them takes longer than to time them."""
     kept = os.environ.get("FACELM_BENCH_CACHE")
-    return Models(Path(kept) if kept else zoo.cache_dir() / "benchmarks")
+    folder = Path(kept) if kept else zoo.cache_dir() / "benchmarks"
+    make_ahead(folder, _forms(request.session.items))
+    return Models(folder)
+
+
+def _forms(items: list[pytest.Item]) -> dict[str, set[tuple[str, str]]]:
+    """The (backend, precision) pairs of each model that the selected tests need files of."""
+    forms: dict[str, set[tuple[str, str]]] = {}
+    for item in items:
+        params = item.callspec.params if hasattr(item, "callspec") else {}
+        backend, precision = params.get("backend", "onnxruntime"), params.get("precision", "fp32")
+        if "model" in params and backend in ("onnxruntime", "openvino") and precision in ("fp32", "int8"):
+            forms.setdefault(params["model"], set()).add((backend, precision))
+    return forms
 
 
 @pytest.fixture(scope="session")

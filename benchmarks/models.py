@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import multiprocessing
 import os
-from collections.abc import Mapping
+import tempfile
+import warnings
+from collections.abc import Collection, Mapping
+from concurrent.futures import ProcessPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +32,7 @@ from facelm_models.complexity import multiply_adds, outline
 from facelm_sdk import zoo
 from facelm_sdk._trt import Cuda
 from facelm_sdk.errors import EngineError, MissingDependencyError, ProviderError
+from facelm_sdk.files import write_bytes, write_files
 from facelm_sdk.openvino_session import OpenVinoSession, load_openvino
 from facelm_sdk.session import OrtSession, Session
 from facelm_sdk.spec import METADATA_KEY, ModelSpec
@@ -64,12 +69,41 @@ class TorchSession:
         return [part.cpu().numpy() for part in (outputs if isinstance(outputs, tuple) else (outputs,))]
 
 
+def make_ahead(folder: Path, forms: Mapping[str, Collection[tuple[str, str]]]) -> None:
+    """Make the files of several models, for each its (backend, precision) pairs, as many models at a time as THREADS.
+
+    Most of an export is one thread's work. What fails here fails again, and is told, where the file is needed.
+    """
+    missing = {name: Models(folder).missing(name, pairs) for name, pairs in forms.items()}
+    jobs = [(name, pairs) for name, pairs in missing.items() if pairs]
+    if len(jobs) < 2:
+        return
+    with ProcessPoolExecutor(THREADS, mp_context=multiprocessing.get_context("spawn")) as pool:
+        wait([pool.submit(_make, folder, *job) for job in jobs])
+
+
+def _make(folder: Path, name: str, pairs: Collection[tuple[str, str]]) -> None:
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    models = Models(folder)
+    for backend, precision in pairs:
+        (models.openvino if backend == "openvino" else models.onnx)(name, precision)
+
+
 class Models:
     """Files of models and sessions on them. A file that ``folder`` has already is not made again."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / _sources()
         self.folder.mkdir(parents=True, exist_ok=True)
+
+    def missing(self, name: str, pairs: Collection[tuple[str, str]]) -> list[tuple[str, str]]:
+        """Those of the (backend, precision) pairs whose file is still to be made."""
+        kinds = {"onnxruntime": "onnx", "openvino": "xml"}
+        made = {(backend, precision): f"{name}_{precision}.{kinds[backend]}" for backend, precision in pairs}
+        if name in {entry.name for entry in zoo.list_models()}:
+            made.pop(("onnxruntime", "fp32"), None)
+        return sorted(pair for pair, file in made.items() if not (self.folder / file).is_file())
 
     def onnx(self, name: str, precision: str = "fp32") -> Path:
         """The exported file: the package's own where it is in the package."""
@@ -91,14 +125,21 @@ class Models:
         spec = replace(OrtSession(source).spec, precision="int8")
         proto = quantize(onnx.load(source), spec, [portrait_crops(spec, 4)], "cpu")
         onnx.helper.set_model_props(proto, {METADATA_KEY: spec.to_json()})
-        path.write_bytes(proto.SerializeToString())
+        write_bytes(path, proto.SerializeToString())
 
     def openvino(self, name: str, precision: str = "fp32") -> Path:
         """OpenVINO's IR of the .onnx."""
         openvino = _or_skip(load_openvino)
         path = self.folder / f"{name}_{precision}.xml"
         if not path.is_file():
-            openvino.save_model(openvino.Core().read_model(self.onnx(name, precision)), path, compress_to_fp16=False)
+            with tempfile.TemporaryDirectory() as scratch:
+                draft = Path(scratch) / path.name
+                openvino.save_model(
+                    openvino.Core().read_model(self.onnx(name, precision)), draft, compress_to_fp16=False
+                )
+                write_files(
+                    {place: (draft.parent / place.name).read_bytes() for place in (path.with_suffix(".bin"), path)}
+                )
         return path
 
     def pipeline(self) -> Path:

@@ -65,6 +65,8 @@ def targets(run: Run) -> list[Target]:
     for model in run.models("flip"):
         flip = _ratio(run.find("flip", model=model, flip=True), run.find("flip", model=model, flip=False))
         found.append(Target(f"{model}: with flip averaging / without", flip, 1.9, unit="x"))
+    flip = _ratio(run.find("aligner_flip", flip=True), run.find("aligner_flip", flip=False))
+    found.append(Target("Aligner, one face: with flip averaging / without", flip, 1.9, unit="x"))
     ways = (run.find("sixteen_faces", way="one_picture"), run.find("sixteen_faces", way="single_calls"))
     found.append(Target("16 faces in one picture / 16 single calls", _ratio(*ways), 0.8, unit="x"))
     for model in FULL:

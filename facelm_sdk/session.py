@@ -48,9 +48,9 @@ class OrtSession:
     ``model`` is a path or the file's bytes. ``device`` is "cpu", "cuda" or "cuda:<index>"; ``providers``, as in
     onnxruntime, overrides it. A provider that cannot be used is one warning with the cause, or a ProviderError with
     ``strict=True``. ``threads`` is onnxruntime's intra-op count; for finer control give ``session_options``
-    (onnxruntime.SessionOptions) instead. Without them, idle threads of a small model on the CPU spin for 50 us before
-    they sleep, unless others want the cores (see :mod:`facelm_sdk.spinning`); those of any other sleep at once. A
-    landmark model exported for a fixed number of crops takes any number here.
+    (onnxruntime.SessionOptions) instead. Without them, idle threads on the CPU spin for 50 us before they sleep, unless
+    others want the cores or the file is large: see :mod:`facelm_sdk.spinning`. A landmark model exported for a fixed
+    number of crops takes any number here.
 
     Raises MissingDependencyError, ModelFileError (missing, truncated, not ONNX) and ContractError.
     """
@@ -249,7 +249,7 @@ def _name(provider: Provider) -> str:
 def _may_spin(ort: Any, model: str | os.PathLike[str] | bytes, wanted: list[Provider]) -> bool:
     size = len(model) if isinstance(model, bytes) else Path(model).stat().st_size
     on_cpu = all(_name(provider) == _CPU for provider in wanted)
-    return on_cpu and size <= spinning.SMALL_MODEL and spinning.can_be_bounded(ort)
+    return on_cpu and size <= spinning.LARGE_MODEL and spinning.can_be_bounded(ort)
 
 
 def _state(model: str | os.PathLike[str] | bytes) -> tuple[int, ...] | None:

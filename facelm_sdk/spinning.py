@@ -1,7 +1,8 @@
 """How idle threads of a session wait for their next node: spinning where the cores are free, asleep where they are not.
 
 A thread that sleeps takes longer to wake than many nodes of a small network run; one that spins takes the core from
-whoever needs it. So small models spin, for a bounded time, until the system takes cores from this process.
+whoever needs it. So threads spin, for a bounded time, until the system takes cores from this process; then a second
+session of the model takes over, whose threads sleep.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from typing import Any
 
 SPIN_US = 50
 """Longer than the serial nodes between two parallel ones; the end of a run costs each idle thread as much."""
-SMALL_MODEL = 16 << 20
-"""Bytes of a file: the nodes of larger ones run for so long that waking does not count."""
+LARGE_MODEL = 64 << 20
+"""Bytes of a file above which it is not worth a second session."""
 
 WINDOW = 0.05
 """Seconds of running models in which the cores are judged."""

@@ -72,7 +72,7 @@ def test_counts_what_the_system_takes_away(cores):
 
 
 @needs_bounds
-def test_a_small_model_sleeps_while_the_cores_are_contended(landmark_model, cores, monkeypatch):
+def test_threads_sleep_while_the_cores_are_contended(landmark_model, cores, monkeypatch):
     session = OrtSession(landmark_model())
     used = []
     run = onnxruntime.InferenceSession.run
@@ -119,7 +119,7 @@ def test_what_never_spins(landmark_model, monkeypatch):
     own = onnxruntime.SessionOptions()
     own.add_session_config_entry("session.intra_op.allow_spinning", "0")
     assert not made(session_options=own)
-    monkeypatch.setattr(spinning, "SMALL_MODEL", landmark_model().stat().st_size - 1)
+    monkeypatch.setattr(spinning, "LARGE_MODEL", landmark_model().stat().st_size - 1)
     assert not made()
     monkeypatch.undo()
     monkeypatch.setattr(onnxruntime, "__version__", "1.25.1")
