@@ -16,7 +16,7 @@ from facelm_sdk.image import read_image
 from facelm_sdk.session import OrtSession
 
 from .machine import THREADS
-from .turns import Side
+from .turns import SECONDS, Side
 
 SETTLING = 100
 """Runs after which a session on a busy machine knows that it is one."""
@@ -141,7 +141,7 @@ def test_waiting(turns, picture, machine, waiting):
         return Side(lambda: whole(picture))
 
     with burning(THREADS if machine == "busy" else 0):
-        turns(("waiting",), make)
+        turns(("waiting",), make, seconds=4 * SECONDS)
 
 
 @pytest.mark.parametrize("batch", [1, 8, 16], ids="batch{}".format)

@@ -22,7 +22,7 @@ WINDOW = 0.05
 MOST_SWITCHES = 600.0
 """Involuntary context switches a second of running. With spinning, 20 to 400 are measured on free cores, 850 and more
 where others want them or the system keeps all threads on one."""
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 8.0
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 2.0
 """Seconds of running without spinning before it is tried again; twice as long after each trial that fails."""
 
 
