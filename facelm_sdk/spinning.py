@@ -18,49 +18,51 @@ LARGE_MODEL = 64 << 20
 """Bytes of a file above which it is not worth a second session."""
 
 WINDOW = 0.05
-"""Seconds of running models in which the cores are judged."""
-MOST_SWITCHES = 600.0
-"""Involuntary context switches a second of running. With spinning, 20 to 400 are measured on free cores, 850 and more
-where others want them or the system keeps all threads on one."""
+"""Seconds of running models after which the cores are judged."""
+LEAST_CORES = 1.4
+"""Processor time a second of running. Two threads are measured to get 1.5 to 1.8 on free cores, and 0.6 to 1.3 where
+others want them or the system keeps all threads on one."""
+MOST_SWITCHES = 1000.0
+"""Involuntary context switches a second of running: 100 to 600 on free cores. They tell what processor time cannot
+where this process's other threads are at work, too."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 2.0
 """Seconds of running without spinning before it is tried again; twice as long after each trial that fails."""
 
 
 class Cores:
-    """Whether others want this process's cores, told by how often the system takes one away while threads spin."""
+    """Whether others want this process's cores, told by what it gets of them while threads spin."""
 
     def __init__(self) -> None:
         self.contended = False
         self._pause = 0.0
-        self._switches = 0
-        self._seconds = 0.0
+        self._start_window()
 
     @contextmanager
     def watched(self) -> Iterator[None]:
         """The time of a run."""
-        before, start = switches(), time.perf_counter()
+        taken, used, start = switches(), time.process_time(), time.perf_counter()
         try:
             yield
         finally:
-            self.note(switches() - before, time.perf_counter() - start)
+            self.note(time.perf_counter() - start, time.process_time() - used, switches() - taken)
 
-    def note(self, taken: int, seconds: float) -> None:
-        """A run of ``seconds`` in which cores were ``taken`` away so many times."""
-        self._switches += taken
+    def note(self, seconds: float, used: float, taken: int) -> None:
+        """A run of ``seconds`` that had ``used`` seconds of processor time and lost a core ``taken`` times."""
         self._seconds += seconds
+        self._used += used
+        self._taken += taken
         if self.contended:
             if self._seconds >= self._pause:
-                self._judge(contended=False)
-        elif self._switches > MOST_SWITCHES * WINDOW:
-            self._judge(contended=True)
-            self._pause = min(max(2 * self._pause, FIRST_PAUSE), LONGEST_PAUSE)
+                self.contended = False
+                self._start_window()
         elif self._seconds >= WINDOW:
-            self._judge(contended=False)
-            self._pause = 0.0
+            few = self._used < LEAST_CORES * self._seconds
+            self.contended = few or self._taken > MOST_SWITCHES * self._seconds
+            self._pause = min(max(2 * self._pause, FIRST_PAUSE), LONGEST_PAUSE) if self.contended else 0.0
+            self._start_window()
 
-    def _judge(self, *, contended: bool) -> None:
-        self.contended = contended
-        self._switches, self._seconds = 0, 0.0
+    def _start_window(self) -> None:
+        self._seconds, self._used, self._taken = 0.0, 0.0, 0
 
 
 cores = Cores()

@@ -10,7 +10,7 @@ import pytest
 
 from facelm_sdk import spinning
 from facelm_sdk.session import OrtSession
-from facelm_sdk.spinning import FIRST_PAUSE, LONGEST_PAUSE, MOST_SWITCHES, WINDOW, Cores
+from facelm_sdk.spinning import FIRST_PAUSE, LEAST_CORES, LONGEST_PAUSE, MOST_SWITCHES, WINDOW, Cores
 
 CROPS = {"crops": np.zeros((1, 32, 32, 3), np.uint8)}
 
@@ -32,16 +32,22 @@ def spins(session):
     return options.get_session_config_entry("session.intra_op.allow_spinning") == "1"
 
 
-def busy(cores, seconds=WINDOW):
-    cores.note(int(2 * MOST_SWITCHES * seconds), seconds)
+def run(cores, seconds, *, share=1.6, rate=300.0):
+    """A run that gets ``share`` of a core's time, and loses cores ``rate`` times a second."""
+    cores.note(seconds, share * seconds, int(rate * seconds))
 
 
-def test_cores_that_are_taken_away_are_contended():
+@pytest.mark.parametrize(
+    "lack", [{"share": LEAST_CORES - 0.1}, {"rate": MOST_SWITCHES + 100}], ids=["time", "switches"]
+)
+def test_cores_that_are_taken_away_are_contended(lack):
     cores = Cores()
     for _ in range(20):
-        cores.note(int(MOST_SWITCHES * WINDOW / 3), WINDOW / 2)
+        run(cores, WINDOW / 2)
         assert not cores.contended
-    cores.note(int(MOST_SWITCHES * WINDOW) + 1, WINDOW / 20)  # told before the window ends
+    run(cores, WINDOW / 2, **lack)
+    assert not cores.contended  # a window is judged as a whole
+    run(cores, WINDOW, **lack)
     assert cores.contended
 
 
@@ -49,16 +55,16 @@ def test_a_trial_that_fails_is_repeated_later_and_later():
     cores = Cores()
     pauses = []
     for _ in range(7):
-        busy(cores)
+        run(cores, WINDOW, share=1)
         pause = 0.0
         while cores.contended:
-            cores.note(1000, 0.25)  # what sleeping threads see counts for nothing
+            run(cores, 0.25, rate=5000)  # what sleeping threads see counts for nothing
             pause += 0.25
         pauses.append(pause)
     assert pauses == [FIRST_PAUSE, 1.0, *5 * [LONGEST_PAUSE]]
-    cores.note(0, WINDOW)
-    busy(cores)
-    cores.note(0, FIRST_PAUSE)
+    run(cores, WINDOW)
+    run(cores, WINDOW, share=1)
+    run(cores, FIRST_PAUSE)
     assert not cores.contended
 
 
@@ -75,9 +81,9 @@ def test_counts_what_the_system_takes_away(cores):
 def test_threads_sleep_while_the_cores_are_contended(landmark_model, cores, monkeypatch):
     session = OrtSession(landmark_model())
     used = []
-    run = onnxruntime.InferenceSession.run
+    whole = onnxruntime.InferenceSession.run
     monkeypatch.setattr(
-        onnxruntime.InferenceSession, "run", lambda self, *rest: used.append(spins(self)) or run(self, *rest)
+        onnxruntime.InferenceSession, "run", lambda self, *rest: used.append(spins(self)) or whole(self, *rest)
     )
     (free,) = session.run(CROPS)
     cores.contended = True
