@@ -7,6 +7,7 @@ session of the model takes over, whose threads sleep.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -95,5 +96,6 @@ def allow(options: Any, *, bounded: bool) -> None:
 
 
 def can_be_bounded(ort: Any) -> bool:
-    """Whether this onnxruntime can end spinning soon (from 1.26), and the system tells when it does harm."""
-    return _COUNTED and tuple(int(part) for part in ort.__version__.split(".")[:2]) >= (1, 26)
+    """Whether there are cores to share, this onnxruntime (from 1.26) can end spinning soon, and harm can be told."""
+    version = tuple(int(part) for part in ort.__version__.split(".")[:2])
+    return _COUNTED and (os.cpu_count() or 1) > 1 and version >= (1, 26)
