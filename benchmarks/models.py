@@ -74,7 +74,10 @@ def make_ahead(folder: Path, forms: Mapping[str, Collection[tuple[str, str]]]) -
 
     Most of an export is one thread's work. What fails here fails again, and is told, where the file is needed.
     """
-    missing = {name: Models(folder).missing(name, pairs) for name, pairs in forms.items()}
+    models = Models(folder)
+    missing = {
+        name: sorted(pair for pair in pairs if not models.place(name, *pair).is_file()) for name, pairs in forms.items()
+    }
     jobs = [(name, pairs) for name, pairs in missing.items() if pairs]
     if len(jobs) < 2:
         return
@@ -97,19 +100,17 @@ class Models:
         self.folder = folder / _sources()
         self.folder.mkdir(parents=True, exist_ok=True)
 
-    def missing(self, name: str, pairs: Collection[tuple[str, str]]) -> list[tuple[str, str]]:
-        """Those of the (backend, precision) pairs whose file is still to be made."""
-        kinds = {"onnxruntime": "onnx", "openvino": "xml"}
-        made = {(backend, precision): f"{name}_{precision}.{kinds[backend]}" for backend, precision in pairs}
-        if name in {entry.name for entry in zoo.list_models()}:
-            made.pop(("onnxruntime", "fp32"), None)
-        return sorted(pair for pair, file in made.items() if not (self.folder / file).is_file())
-
-    def onnx(self, name: str, precision: str = "fp32") -> Path:
-        """The exported file: the package's own where it is in the package."""
+    def place(self, name: str, backend: str, precision: str) -> Path:
+        """Where the file of a backend is, or will be: the package's own where it is in the package."""
+        if backend == "openvino":
+            return self.folder / f"{name}_{precision}.xml"
         if precision == "fp32" and name in {entry.name for entry in zoo.list_models()}:
             return zoo.resolve(name).path
-        path = self.folder / f"{name}_{precision}.onnx"
+        return self.folder / f"{name}_{precision}.onnx"
+
+    def onnx(self, name: str, precision: str = "fp32") -> Path:
+        """The exported file."""
+        path = self.place(name, "onnxruntime", precision)
         if path.is_file():
             return path
         untrained = default_weights(name) is None
@@ -130,7 +131,7 @@ class Models:
     def openvino(self, name: str, precision: str = "fp32") -> Path:
         """OpenVINO's IR of the .onnx."""
         openvino = _or_skip(load_openvino)
-        path = self.folder / f"{name}_{precision}.xml"
+        path = self.place(name, "openvino", precision)
         if not path.is_file():
             with tempfile.TemporaryDirectory() as scratch:
                 draft = Path(scratch) / path.name

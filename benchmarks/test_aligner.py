@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from facelm_sdk import Aligner, zoo
+from facelm_sdk import Aligner, spinning, zoo
 from facelm_sdk.image import read_image
 from facelm_sdk.session import OrtSession
 
@@ -133,7 +133,7 @@ def test_waiting(turns, picture, machine, waiting):
         if waiting != "default":
             own = onnxruntime.SessionOptions()
             own.intra_op_num_threads = THREADS
-            own.add_session_config_entry("session.intra_op.allow_spinning", "0")
+            spinning.allow(own, bounded=False)
             options = {"session_options": own}
         whole = Aligner(**options)
         for _ in range(SETTLING if machine == "busy" else 1):

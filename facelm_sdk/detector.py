@@ -141,7 +141,7 @@ class Detector:
         found = [self._sure(look)]
         for _ in range(ZOOMS):
             closer = min(ZOOM * scale, 1.0, _max_scale(width, height))
-            if closer <= scale or not (self._promises_more(look, scale) or not any(map(len, found))):
+            if closer <= scale or (any(map(len, found)) and not self._promises_more(look, scale)):
                 break
             scale = closer
             look = self._look(picture, scale, least=least)

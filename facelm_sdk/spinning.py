@@ -13,6 +13,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
 SPIN_US = 50
 """Longer than the serial nodes between two parallel ones; the end of a run costs each idle thread as much."""
 LARGE_MODEL = 64 << 20
@@ -70,22 +75,9 @@ cores = Cores()
 """Of all sessions of this process."""
 
 
-try:
-    import resource
-except ImportError:  # Windows
-
-    def switches() -> int:
-        """Involuntary context switches of this process so far."""
-        return 0
-
-    _COUNTED = False
-else:
-
-    def switches() -> int:
-        """Involuntary context switches of this process so far."""
-        return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
-
-    _COUNTED = True
+def switches() -> int:
+    """Involuntary context switches of this process so far; 0 where the system does not count them."""
+    return 0 if resource is None else resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
 
 
 def allow(options: Any, *, bounded: bool) -> None:
@@ -98,4 +90,4 @@ def allow(options: Any, *, bounded: bool) -> None:
 def can_be_bounded(ort: Any) -> bool:
     """Whether there are cores to share, this onnxruntime (from 1.26) can end spinning soon, and harm can be told."""
     version = tuple(int(part) for part in ort.__version__.split(".")[:2])
-    return _COUNTED and (os.cpu_count() or 1) > 1 and version >= (1, 26)
+    return resource is not None and (os.cpu_count() or 1) > 1 and version >= (1, 26)

@@ -43,6 +43,9 @@ def _quiet() -> Iterator[None]:
 
 def to_onnx(fused: nn.Module, spec: ModelSpec, *, batch: int | None = None, opset: int = OPSET) -> onnx.ModelProto:
     """Trace ``fused`` as the contract ``spec`` says. ``batch`` fixes n of a landmark model; None leaves it open."""
+    from onnx_ir.passes.common import CommonSubexpressionEliminationPass, IdentityEliminationPass
+    from onnxscript import optimizer
+
     if spec.task == "detection":
         example = torch.zeros(1, 320, 256, 3, dtype=torch.uint8)
         inputs, outputs = ["image"], ["boxes", "scores", "kps"]
@@ -52,9 +55,6 @@ def to_onnx(fused: nn.Module, spec: ModelSpec, *, batch: int | None = None, opse
         example = torch.zeros(batch or 2, spec.crop.size, spec.crop.size, 3, dtype=torch.uint8)
         inputs, outputs = ["crops"], ["landmarks", *(["scores"] if spec.has_scores else [])]
         shapes = None if batch else ({0: torch.export.Dim.DYNAMIC},)
-    from onnx_ir.passes.common import CommonSubexpressionEliminationPass, IdentityEliminationPass
-    from onnxscript import optimizer
-
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
             fused.eval(),

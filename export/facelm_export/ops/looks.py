@@ -135,7 +135,8 @@ def _auto(look: _Looker) -> Found:
         sure = seen.scores >= np.float32(look.det_thresh)
         sides = _sides(seen) * scale.to("float32")
         filled = _fills_frame(seen.where(sure), look.sides)
-        enough = glancing & ~filled & _one_large(seen, scale.to("float32"), np.float32(look.det_thresh))
+        one = g.op("Equal", g.op("Size", seen.scores), 1)
+        enough = glancing & ~filled & one & ~_any(~sure | (sides < np.float32(sdk.GLANCE_FACE)))
         closer_look = (g.op("Size", found[1]) > 0) & ~bordered
         largest = g.op("Where", closer_look, np.float32(sdk.LARGE_FACE), np.float32(np.inf))
         together = Found(*found).joined(seen.where(sure & (sides <= largest) & (enough | ~glancing)))
@@ -154,13 +155,6 @@ def _auto(look: _Looker) -> Found:
     kinds: list[Kind] = [("float64", ()), ("bool", ()), ("bool", ()), *KINDS]
     start = [g.op("Where", glances, first_scale, base), no, no, *_none(g).all()]
     return Found(*g.loop(sdk.ZOOMS + 3, start, turn, kinds)[3:])
-
-
-def _one_large(found: Found, scale: Value, det_thresh: np.float32) -> Value:
-    """Whether there is one detection, and it is sure and large."""
-    g = scale.graph
-    small = (found.scores < det_thresh) | (_sides(found) * scale < sdk.GLANCE_FACE)
-    return g.op("Equal", g.op("Size", found.scores), 1) & ~_any(small)
 
 
 def _none(g: GraphBuilder) -> Found:
