@@ -6,7 +6,7 @@ failure in the failure rate, the CED and the AUC, and no part of a mean.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -92,10 +92,10 @@ def landmark_errors(errors: ArrayLike) -> NDArray[np.float64]:
     return np.asarray(found.mean(axis=0) if len(found) else np.full(values.shape[1], np.nan))
 
 
-def region_errors(errors: ArrayLike, markup: Markup) -> dict[str, float]:
-    """The mean of :func:`point_errors` (n, L) over the faces found and the points of each group of the markup."""
+def region_errors(errors: ArrayLike, parts: Mapping[str, Sequence[int]]) -> dict[str, float]:
+    """The mean of :func:`point_errors` (n, L) over the faces found and the points of each part of the face."""
     points = landmark_errors(errors)
-    return {name: float(points[list(indices)].mean()) for name, indices in markup.groups.items()}
+    return {name: float(points[list(indices)].mean()) for name, indices in parts.items()}
 
 
 def failure_rate(errors: ArrayLike, threshold: float = 0.1) -> float:

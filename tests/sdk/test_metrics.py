@@ -70,7 +70,7 @@ def test_errors_by_point_and_region_by_hand():
     np.testing.assert_allclose(errors[:2], [[0.5, 0, 0, 1, 0], [0, 0.2, 0, 0, 0]])
     np.testing.assert_allclose(errors[:2].mean(1), metrics.nme(prediction[:2], target[:2], [10, 20]))
     np.testing.assert_allclose(metrics.landmark_errors(errors), [0.25, 0.1, 0, 0.5, 0])
-    regions = metrics.region_errors(errors, markup)
+    regions = metrics.region_errors(errors, markup.groups)
     expected = {"nose": 0, "mouth": 0.25, "eyes": 0.175, "left_eye": 0.25, "right_eye": 0.1}
     assert regions == pytest.approx(expected)
     assert np.isnan(metrics.landmark_errors(errors[2:])).all()

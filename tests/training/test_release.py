@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +15,6 @@ from facelm_sdk.errors import ChecksumError, InputError
 from facelm_training.cli import train_command
 from facelm_training.figures import plot_ced
 from facelm_training.release import _enter
-from facelm_training.release_scores import predict
 
 
 @pytest.fixture
@@ -46,29 +44,6 @@ def test_a_new_release_replaces_the_old_entry(package):
     assert [entry["name"] for entry in json.loads(manifest.read_text())["models"]] == ["a", "b"]
     assert zoo.resolve("a").path == package / "a.onnx"
     assert manifest.read_text().endswith("\n")
-
-
-def test_predictions_are_of_the_labelled_face(faces):
-    """An aligner that finds nothing in the first picture, and a stranger beside the labelled face in the others."""
-
-    def found(points):
-        box = np.concatenate([points.min(0), points.max(0)])
-        return SimpleNamespace(bbox=box, landmarks=points)
-
-    calls = []
-
-    def aligner(image, kps=None):
-        index = len(calls)
-        calls.append(kps)
-        return [] if index == 0 else [found(faces.points[index] + 90), found(faces.points[index] + 1)]
-
-    points = predict(aligner, faces, detect=True)
-    assert np.isnan(points[0]).all()
-    np.testing.assert_allclose(points[1:], faces.points[1:] + 1, rtol=1e-6)
-    assert calls == [None] * len(faces)
-    calls.clear()
-    predict(aligner, faces, detect=False)
-    assert all(kps is faces.kps[i] or np.array_equal(kps, faces.kps[i]) for i, kps in enumerate(calls))
 
 
 def test_the_plot(tmp_path):

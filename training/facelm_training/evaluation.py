@@ -175,9 +175,15 @@ class Scores:
         }
 
     def regions(self) -> dict[str, dict[str, float]]:
-        """The error of each part of the face in each subset, percent of the first normaliser."""
+        """The error of each part of the face in each subset, percent of the first normaliser.
+
+        ``inner`` is all but the jaw.
+        """
+        parts = dict(self.markup.groups)
+        if "jaw" in parts:
+            parts["inner"] = self.markup.inner
         return {
-            name: {part: 100 * error for part, error in metrics.region_errors(self.points[mask], self.markup).items()}
+            name: {part: 100 * error for part, error in metrics.region_errors(self.points[mask], parts).items()}
             for name, mask in self.dataset.subsets().items()
         }
 
