@@ -93,16 +93,15 @@ def test_no_face_in_noise_and_in_flat_pictures(aligner):
 
 @pytest.mark.data
 def test_accuracy_on_val_people(data_dir):
-    landmark_data = pytest.importorskip("facelm_training.data")
-    faces = landmark_data.landmark_faces(data_dir, "val", frames=False, limit=80)
+    datasets = pytest.importorskip("facelm_training.datasets")
     aligner = Aligner(flip=True)
     errors = []
-    for image, target in zip(faces.images, faces.points, strict=True):
-        found = aligner(image)
+    for sample in datasets.open(f"landmarks68/val:{data_dir}").samples[:80]:
+        found, target = aligner(sample.image()), sample.points
         assert found
         best = min(found, key=lambda face: np.linalg.norm(face.landmarks.mean(0) - target.mean(0)))
         errors.append(nme(best.landmarks[None], target[None], inter_ocular(target[None], MARKUP))[0])
-    assert np.mean(errors) < 0.05
+    assert np.mean(errors) < 0.06
 
 
 @pytest.mark.data

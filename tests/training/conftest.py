@@ -71,9 +71,7 @@ def faces() -> LandmarkFaces:
         kps.append(five)
         points.append(landmarks)
     stacked = np.float32(points)
-    return LandmarkFaces(
-        images, [f"face{i}.jpg" for i in range(6)], np.float32(kps), stacked, stacked.copy(), np.zeros(6, np.float32)
-    )
+    return LandmarkFaces(images, [f"face{i}.jpg" for i in range(6)], np.float32(kps), stacked, np.ones(6))
 
 
 @pytest.fixture

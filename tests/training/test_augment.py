@@ -9,7 +9,7 @@ import torch
 from facelm_models import create
 from facelm_sdk import markup as markups
 from facelm_training import augment, landmarks
-from facelm_training.data import shuffled
+from facelm_training.data import drawn, shuffled
 from facelm_training.landmarks import LandmarkTask
 from facelm_training.loop import Schedule
 from facelm_training.recipe import Augmentation, LandmarkRecipe, Stage
@@ -160,11 +160,31 @@ def test_a_box_cuts_where_the_recipe_says_so(faces):
     np.testing.assert_allclose(corners.mean(0), 47.5, atol=1e-4)
 
 
-def test_faces_without_a_sure_label_are_left_out(faces):
-    faces.disagreement[2] = 60.0
-    faces.disagreement[3] = np.nan
-    faces.kps[4] += 60.0  # of another face of the picture
-    assert task(faces).usable.tolist() == [0, 1, 3, 5]
+def test_five_points_of_another_face_are_left_out(faces):
+    faces.kps[4] += 60.0
+    assert task(faces).usable.tolist() == [0, 1, 2, 3, 5]
+
+
+def test_points_outside_the_picture_are_not_known(faces):
+    """The chin of the first face is cut off; it stays the chin when the crop is mirrored."""
+    faces.images[0] = faces.images[0][: int(faces.points[0, 8, 1])]
+    below = faces.points[0, :, 1] > len(faces.images[0]) - 0.5
+    assert below[8] and not below[27:48].any()
+    made = task(faces)
+    rng = np.random.default_rng(0)
+    views = [made.view(0, made.cut(0, rng), rng) for _ in range(12)]
+    assert {mirrored for *_, mirrored in views} == {False, True}
+    for _, _, known, _, mirrored in views:
+        np.testing.assert_array_equal(known, ~below[list(made.markup.flip)] if mirrored else ~below)
+
+
+def test_faces_are_drawn_by_their_weight():
+    weights = np.array([1.0, 0.0, 3.0])
+    shown = np.concatenate([drawn(weights, 7, step, 50) for step in range(40)])
+    counts = np.bincount(shown, minlength=3) / len(shown)
+    np.testing.assert_allclose(counts, [0.25, 0, 0.75], atol=0.03)
+    np.testing.assert_array_equal(drawn(weights, 7, 3, 50), shown[150:200])
+    assert drawn(weights, 8, 0, 50).tolist() != shown[:50].tolist()
 
 
 def test_an_epoch_shows_every_item_once():

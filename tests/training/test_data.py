@@ -8,18 +8,15 @@ import cv2
 import numpy as np
 import pytest
 
-from facelm_sdk import markup as markups
 from facelm_sdk.errors import InputError
-from facelm_training.data import FILES, check_folder, detection_frames, landmark_faces, without_drawing
+from facelm_training.data import check_folder, detection_frames, mixed, without_drawing
 
 
 def test_a_wrong_folder_is_told_what_it_lacks(tmp_path):
-    (tmp_path / FILES[0]).touch()
-    with pytest.raises(InputError) as caught:
-        landmark_faces(tmp_path, "train")
-    assert FILES[0] not in str(caught.value).partition("lacks")[2]
-    assert all(name in str(caught.value) for name in FILES[1:])
-    with pytest.raises(InputError, match=r"lacks landmarks68\.npz, .*frames\.zip"):
+    (tmp_path / "a.npz").touch()
+    with pytest.raises(InputError, match=r"lacks b\.npz, c\.zip$"):
+        check_folder(tmp_path, ("a.npz", "b.npz", "c.zip"))
+    with pytest.raises(InputError, match=r"lacks frames\.zip"):
         detection_frames(tmp_path / "none", "val")
 
 
@@ -42,7 +39,7 @@ def test_green_lines_are_painted_over():
 
 @pytest.mark.data
 def test_the_box_of_an_lfw_picture_goes(data_dir):
-    with zipfile.ZipFile(check_folder(data_dir) / "frames.zip") as file:
+    with zipfile.ZipFile(data_dir / "frames.zip") as file:
         names = [name for name in file.namelist() if name.startswith("lfw_")][:3]
         pictures = [cv2.imdecode(np.frombuffer(file.read(name), np.uint8), cv2.IMREAD_COLOR) for name in names]
     for picture in pictures:
@@ -50,29 +47,21 @@ def test_the_box_of_an_lfw_picture_goes(data_dir):
         assert green(without_drawing(picture)) < 0.03 * green(picture)
 
 
-@pytest.mark.data
-@pytest.mark.parametrize("split", ["train", "val"])
-def test_landmark_faces(data_dir, split):
-    faces = landmark_faces(data_dir, split, limit=3)
-    assert len(faces) == len(faces.names) == 6
-    assert faces.kps.shape == (6, 5, 2) and faces.points.shape == faces.original.shape == (6, 68, 2)
-    assert faces.kps.dtype == faces.points.dtype == np.float32
-    assert not any(name.startswith("lfw_") for name in faces.names)
-    assert np.isfinite(faces.points).all() and np.isfinite(faces.original[:3]).all()
-    assert np.isnan(faces.original[3:]).all() and np.isnan(faces.disagreement[3:]).all()
-    for image, kps, points in zip(faces.images, faces.kps, faces.points, strict=True):
-        assert image.dtype == np.uint8 and image.ndim == 3
-        distance = np.linalg.norm(markups.convert(points, "ibug68", "kps5") - kps, axis=-1)
-        assert distance.mean() < 0.1 * np.ptp(points, axis=0).max()
-
-
-@pytest.mark.data
-def test_splits_share_no_picture(data_dir):
-    with np.load(data_dir / "landmarks68.npz") as crops:
-        names, split = crops["name"], crops["split"]
-    faces = landmark_faces(data_dir, "val", frames=False, limit=5)
-    assert len(faces) == 5
-    assert set(faces.names) <= set(names[split == "val"]) and not set(faces.names) & set(names[split == "train"])
+def test_a_mixture_holds_what_surrounds_the_faces(faces):
+    """The points stay on the same pixels, and every crop of training can be cut."""
+    mixture = mixed([(faces, 3.0), (faces, 1.0)])
+    assert mixture.names == 2 * faces.names and mixture.weights.tolist() == [3.0] * 6 + [1.0] * 6
+    for index, image in enumerate(mixture.images):
+        before, left = faces.images[index % 6], faces.points[index % 6, 36].astype(int)
+        x, y = left - (faces.points[index % 6] - mixture.points[index])[0].astype(int)
+        assert (image[y, x] == before[left[1], left[0]]).all() and image[y, x].any()
+        np.testing.assert_allclose(
+            mixture.kps[index] - mixture.points[index, 36],
+            faces.kps[index % 6] - faces.points[index % 6, 36],
+            atol=1e-4,
+        )
+        sides = np.ptp(mixture.points[index], axis=0)
+        assert max(image.shape) <= 2.6 * sides.max() + 3
 
 
 @pytest.mark.data

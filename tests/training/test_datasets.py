@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import cv2
 import numpy as np
 import pytest
@@ -147,6 +149,17 @@ def test_300w(w300):
     raw = datasets.open(f"300w/raw:{folder}")
     np.testing.assert_allclose(raw[0].points, test[0].points + 1, atol=1e-4)
     assert raw.title == "300w/test/raw"
+
+
+def test_300w_needs_the_folders_of_what_is_asked_for(w300):
+    folder, points = w300
+    shutil.rmtree(folder / "ibug")
+    common = datasets.open(f"300w/common:{folder}")
+    assert [face.name for face in common] == list(points)[3:5] and common.published == 554
+    assert [face.name for face in datasets.open(f"300w/train/afw:{folder}")] == list(points)[:1]
+    assert [face.name for face in datasets.open_below("300w/helen:.", folder)] == list(points)[1:2]
+    with pytest.raises(InputError, match="lacks ibug"):
+        datasets.open(f"300w:{folder}")
 
 
 def test_300w_damage_is_told(w300):
@@ -433,12 +446,24 @@ def test_pictures_are_read_as_stored(tmp_path):
 
 
 @pytest.mark.data
-def test_landmarks68(data_dir):
+@pytest.mark.parametrize("name", ["landmarks68", "portraits68"])
+def test_the_projects_own_faces(data_dir, name):
+    train, val = (datasets.open(f"{name}/{split}:{data_dir}") for split in ("train", "val"))
+    assert 0.9 * train.published < len(train) <= train.published and len(val) <= val.published
+    assert not {face.name for face in train} & {face.name for face in val}
+    assert not any(face.name.startswith("lfw_") for face in train)
+    face = val[7]
+    assert face.image().ndim == 3 and face.kps5.shape == (5, 2) and face.points.shape == (68, 2)
+    distance = np.linalg.norm(markups.convert(face.points, "ibug68", "kps5") - face.kps5, axis=-1)
+    assert distance.mean() < 0.1 * np.ptp(face.points, axis=0).max()
+
+
+@pytest.mark.data
+def test_labels_of_landmarks68(data_dir):
+    """The usual one is in the convention of 300-W; the annotator's is of the same faces and not the same."""
     faces = datasets.open(f"landmarks68:{data_dir}")
-    assert faces.title == "landmarks68/val/clean" and len(faces) == faces.published == 559
+    assert faces.title == "landmarks68/val/300w" and len(faces) == faces.published == 559
     original = datasets.open(f"landmarks68/val/original:{data_dir}")
     assert [face.name for face in original] == [face.name for face in faces]
-    face = faces[7]
-    assert face.image().shape == (256, 256, 3) and face.kps5.shape == (5, 2) and face.points.shape == (68, 2)
-    distance = np.linalg.norm(face.points - original[7].points, axis=1).mean() / face.norms["inter_ocular"]
+    distance = np.linalg.norm(faces[7].points - original[7].points, axis=1).mean() / faces[7].norms["inter_ocular"]
     assert 0.005 < distance < 0.3

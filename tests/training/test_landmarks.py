@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from facelm_models import create, restore
+from facelm_models.official.torchvision import backbone_keys
 from facelm_models.weights import save
 from facelm_sdk import markup as markups
 from facelm_sdk.errors import InputError
@@ -51,13 +52,19 @@ def test_the_loss_weighs_by_the_eye_distance(faces):
     points[:, left], points[:, right] = torch.tensor([0.3, 0.5]), torch.tensor([0.7, 0.5])
     points[1, right] = torch.tensor([0.5, 0.5])  # half the eye distance
 
-    def loss(wrong):
-        task.model = lambda crops: points + torch.tensor([0.0, 0.02]) * torch.tensor(wrong)[:, None, None]
-        return task.loss({"crops": points, "points": points})["loss"].item()
+    known = torch.ones(2, 68, dtype=torch.bool)
+
+    def loss(wrong, where=slice(None)):
+        off = torch.zeros_like(points)
+        off[:, where] = torch.tensor([0.0, 0.02]) * torch.tensor(wrong)[:, None, None]
+        task.model = lambda crops: points + off
+        return task.loss({"crops": points, "points": points, "known": known})["loss"].item()
 
     # The weights are the mean distance over each: 0.3 / 0.4 and 0.3 / 0.2.
     assert loss([0.0, 1.0]) / loss([1.0, 0.0]) == pytest.approx(1.5 / 0.75, rel=1e-4)
     assert loss([0.0, 0.0]) == 0
+    known[:, :17] = False
+    assert loss([1.0, 1.0], slice(17)) == 0 and loss([1.0, 1.0], slice(17, 68)) == pytest.approx(loss([1.0, 1.0]))
 
 
 def test_an_image_part_learns_under_heatmaps_first(faces, tmp_path):
@@ -106,7 +113,7 @@ def weights_file(path, name, **options):
 
 
 def test_training_starts_from_trained_weights(faces, tmp_path):
-    """One step of rate 0, at another crop size: the network is the one it started from."""
+    """One step of rate 0, at another crop size: the network is the one it started from, but for the data's mean."""
     start = weights_file(tmp_path / "start.safetensors", "lotr_m", size=64)
     stage = Stage("none", Schedule(steps=1, batch=2, rate=0.0, warmup=0, ema=0.0), "full", 96)
     recipe = LandmarkRecipe("lotr_m", (stage,), start=start)
@@ -115,7 +122,26 @@ def test_training_starts_from_trained_weights(faces, tmp_path):
     assert trained.config.size == 96
     for key, value in trained.named_parameters():
         torch.testing.assert_close(value, expected[key])
-    torch.testing.assert_close(trained.mean_shape, expected["mean_shape"])
+    torch.testing.assert_close(trained.mean_shape, mean_shape(crop_recipe(recipe, 256), faces))
+
+
+def test_training_starts_from_a_backbone(faces, tmp_path):
+    """A checkpoint in torchvision's names; the rest of the network is as without it."""
+    torch.manual_seed(3)
+    other = create("lotr_m", size=64).backbone
+    table = backbone_keys(other)
+    own = other.state_dict()
+    torch.save({theirs: own[ours] for theirs, ours in table.items()}, tmp_path / "imagenet.pth")
+    stage = Stage("none", Schedule(steps=1, batch=2, rate=0.0, warmup=0, ema=0.0), "full", 64)
+    trained = [
+        train_landmarks(LandmarkRecipe("lotr_m", (stage,), backbone=path), faces, faces, tmp_path / f"run{bool(path)}")
+        for path in ("", str(tmp_path / "imagenet.pth"))
+    ]
+    for key, value in trained[1].named_parameters():
+        if key.startswith("backbone."):
+            torch.testing.assert_close(value, own[key.removeprefix("backbone.")])
+        else:
+            torch.testing.assert_close(value, trained[0].get_parameter(key))
 
 
 def test_what_training_cannot_start_from_is_told(faces, tmp_path):
@@ -133,7 +159,7 @@ def test_mean_shape_and_validation_undo_the_crop(faces):
         faces,
         images=faces.images[:1],
         names=faces.names[:1],
-        **{key: getattr(faces, key)[:1] for key in ("kps", "points", "original", "disagreement")},
+        **{key: getattr(faces, key)[:1] for key in ("kps", "points", "weights")},
     )
     recipe = LandmarkRecipe("lotr_m", ())
     fractions = mean_shape(crop_recipe(recipe, 64), one)

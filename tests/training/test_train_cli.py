@@ -13,7 +13,7 @@ from facelm_models.weights import read, read_card
 from facelm_sdk.errors import InputError
 from facelm_training.cli import train_command
 
-from .test_datasets import wflw  # noqa: F401 (a fixture)
+from .test_datasets import w300, wflw  # noqa: F401 (fixtures)
 
 RECIPE = """
 model = "lotr_m"
@@ -87,7 +87,7 @@ def test_from_a_data_set_to_an_exported_file(train, tmp_path):
     ("text", "data", "options", "message"),
     [
         (RECIPE.replace("wflw98", "ibug68"), None, (), "trains ibug68, but wflw has wflw98"),
-        (RECIPE, "some/folder", (), "give a data set that has it, as NAME:DIR"),
+        (RECIPE, "some/folder", (), "names no data sets: give one as NAME:DIR"),
         (RECIPE, "wflw:no/such/folder", (), "WFLW_annotations"),
         (RECIPE, None, ("--device", "cuda:9"), "sees no CUDA device"),
     ],
@@ -110,3 +110,20 @@ def test_faces_of_a_data_set(wflw):  # noqa: F811
     np.testing.assert_allclose(faces.points, wflw[1], atol=1e-4)
     np.testing.assert_allclose(faces.kps[:, :2], wflw[1][:, 96:98], atol=1e-3)  # the pupils
     assert faces.images[2].shape == (100, 120, 3)
+
+
+def test_a_mixture_is_read_below_the_folder(train, tmp_path, w300):  # noqa: F811
+    """Sources and held-out faces by their specs; those of a data set that --data names take their place."""
+    sources = """held_out = "300w/train/afw:."
+
+[[sources]]
+data = "300w/train/helen:."
+weight = 2
+
+[[sources]]
+data = "300w/train/lfpw:."
+"""
+    text = RECIPE.replace("wflw98", "ibug68").replace("[[stages]]", f"{sources}\n[[stages]]", 1)
+    result, out = train(text, str(w300[0]))
+    assert result.exception is None, result.output
+    assert read(out / "mine.safetensors")["mean_shape"].shape == (68, 2)

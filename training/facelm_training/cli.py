@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,12 +18,20 @@ if TYPE_CHECKING:
 
 def train_command(
     config: Annotated[str, typer.Argument(help="a recipe: the name of a packaged one, or a .toml file")],
-    data: Annotated[str, typer.Option(help="the training data folder, or NAME:DIR of a public data set (wflw:DIR)")],
+    data: Annotated[
+        str, typer.Option(help="the folder of the recipe's data sets, or NAME:DIR of one data set in their place")
+    ],
     out: Annotated[
         Path, typer.Option("--out", "-o", help="where checkpoints and logs go; an earlier run there resumes")
     ],
     threads: Annotated[int | None, typer.Option(help="CPU threads; default: all")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:<index>")] = "cpu",
+    backbone: Annotated[
+        str | None, typer.Option(help="an ImageNet checkpoint in the place of the recipe's backbone")
+    ] = None,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="compile the network first: a quarter faster, needs a C++ compiler")
+    ] = False,
     limit: Annotated[int | None, typer.Option(help="the first faces only, for a trial")] = None,
 ) -> None:
     """Train a model into OUT/CONFIG.safetensors; `facelm release` scores and embeds it.
@@ -47,11 +56,16 @@ def train_command(
         torch.set_num_threads(threads)
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise InputError(f"{device} was asked for, but this PyTorch ({torch.__version__}) sees no CUDA device")
+    torch.set_flush_denormal(True)  # a convolution of numbers next to zero takes many times as long
     recipe = read(config)
+    if backbone is not None:
+        if not isinstance(recipe, LandmarkRecipe):
+            raise InputError("--backbone goes with the recipe of a landmark network")
+        recipe = replace(recipe, backbone=backbone)
     if isinstance(recipe, DetectionRecipe):
         model = train_detector(recipe, Path(data), out, device)
     else:
-        model = train_landmarks(recipe, *_faces(recipe, data, limit), out, device)
+        model = train_landmarks(recipe, *_faces(recipe, data, limit), out, device, compiled=compiled)
     card: dict[str, Any] = {"model": recipe.model, "data": recipe.data, "recipe": recipe.summary, "floor": recipe.floor}
     if isinstance(recipe, LandmarkRecipe):
         card |= {"markup": recipe.markup, "crop": dict(described(recipe).crop), "decoding": described(recipe).decoding}
@@ -61,21 +75,26 @@ def train_command(
 
 
 def _faces(recipe: LandmarkRecipe, data: str, limit: int | None) -> tuple[LandmarkFaces, LandmarkFaces]:
-    """Training and validation faces of the data that ``--data`` names."""
+    """Training and held-out faces: of the data set that ``--data`` names, or of the recipe's below that folder."""
     from facelm_sdk.errors import InputError
 
     from . import datasets
-    from .data import faces_of, landmark_faces
+    from .data import faces_of, mixed
 
-    name = data.partition(":")[0].partition("/")[0]
-    if name not in datasets.names():
-        if recipe.markup != "ibug68":
-            raise InputError(f"this recipe trains {recipe.markup}: give a data set that has it, as NAME:DIR")
-        return landmark_faces(data, "train", limit=limit), landmark_faces(data, "val", frames=False, limit=limit)
-    train, val = (datasets.open(data, split) for split in (recipe.train, recipe.val))
-    if train.info.markup != recipe.markup:
-        raise InputError(f"this recipe trains {recipe.markup}, but {name} has {train.info.markup}")
-    return faces_of(train, limit), faces_of(val, limit)
+    if named := data.partition(":")[0].partition("/")[0] in datasets.names():
+        opened = [datasets.open(data, split) for split in (recipe.train, recipe.val)]
+    elif recipe.sources:
+        specs = [*(source.data for source in recipe.sources), recipe.held_out]
+        opened = [datasets.open_below(spec, data) for spec in specs]
+    else:
+        raise InputError("this recipe names no data sets: give one as NAME:DIR")
+    for part in opened:
+        if part.info.markup != recipe.markup:
+            raise InputError(f"this recipe trains {recipe.markup}, but {part.info.name} has {part.info.markup}")
+    *train, held_out = (faces_of(part, limit) for part in opened)
+    if named:
+        return train[0], held_out
+    return mixed([(faces, source.weight) for faces, source in zip(train, recipe.sources, strict=True)]), held_out
 
 
 def main() -> None:

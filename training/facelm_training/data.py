@@ -22,32 +22,29 @@ if TYPE_CHECKING:
 
 Split = Literal["train", "val"]
 DRAWN_ON = "lfw_"  # pictures with a green box and landmark dots drawn into them
-FILES = ("landmarks68.npz", "landmarks68.zip", "landmarks68_clean.npz", "mesh478.npz", "frames.zip")
+REACH = 1.3  # of the longer side of the landmarks' box: half the side of what is kept of a picture
 
 
-def check_folder(folder: str | Path) -> Path:
-    """``folder`` as a Path. Raises InputError naming the files it lacks."""
+def check_folder(folder: str | Path, files: Sequence[str]) -> Path:
+    """``folder`` as a Path. Raises InputError naming those of ``files`` that it lacks."""
     path = Path(folder)
-    missing = [name for name in FILES if not (path / name).is_file()]
-    if missing:
+    if missing := [name for name in files if not (path / name).is_file()]:
         raise InputError(f"{path} is not the training data folder; it lacks {', '.join(missing)}")
     return path
 
 
 @dataclass(slots=True)
 class LandmarkFaces:
-    """Faces with landmarks: pictures (H, W, 3) uint8 BGR, five points as the detector reports them, 68 points.
+    """Faces with landmarks: pictures (H, W, 3) uint8 BGR, five points as the detector reports them, the landmarks.
 
-    ``points`` is the cleaned label, ``original`` the annotator's own (NaN where there is none). ``disagreement`` is the
-    distance between the two in percent of the eye distance (NaN where there is one only).
+    ``weights`` say how often a face is drawn, against the others. Coordinates are pixels of the pictures.
     """
 
     images: Sequence[NDArray[np.uint8]]
     names: list[str]
     kps: NDArray[np.float32]  # (n, 5, 2)
-    points: NDArray[np.float32]  # (n, 68, 2)
-    original: NDArray[np.float32]  # (n, 68, 2)
-    disagreement: NDArray[np.float32]  # (n,)
+    points: NDArray[np.float32]  # (n, L, 2)
+    weights: NDArray[np.float64]  # (n,)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -67,22 +64,42 @@ class _Pictures(Sequence[NDArray[np.uint8]]):
 
 
 def faces_of(dataset: Dataset, limit: int | None = None) -> LandmarkFaces:
-    """A public data set for training; five points that it does not have are taken from its landmarks."""
+    """A data set for training; five points that it does not have are taken from its landmarks."""
     samples = dataset.samples[:limit]
     points = np.stack([sample.points for sample in samples])
     derived = markups.convert(points, dataset.info.markup, "kps5")
     own = [five if sample.kps5 is None else sample.kps5 for sample, five in zip(samples, derived, strict=True)]
-    return LandmarkFaces(
-        _Pictures(samples),
-        [sample.name for sample in samples],
-        np.stack(own).astype(np.float32),
-        points,
-        points,
-        np.zeros(len(samples), np.float32),
-    )
+    names = [sample.name for sample in samples]
+    return LandmarkFaces(_Pictures(samples), names, np.stack(own).astype(np.float32), points, np.ones(len(samples)))
 
 
-def _read(archive: Path, names: list[str]) -> list[NDArray[np.uint8]]:
+def mixed(parts: Sequence[tuple[LandmarkFaces, float]]) -> LandmarkFaces:
+    """The faces of several data sets with the weight of each, what surrounds each face held in memory."""
+    images, names, kps, points, weights = [], [], [], [], []
+    for faces, weight in parts:
+        for index in range(len(faces)):
+            image, corner = _surroundings(faces.images[index], faces.points[index])
+            images.append(image)
+            names.append(faces.names[index])
+            kps.append(faces.kps[index] - corner)
+            points.append(faces.points[index] - corner)
+            weights.append(weight)
+    return LandmarkFaces(images, names, np.stack(kps), np.stack(points), np.array(weights))
+
+
+def _surroundings(
+    image: NDArray[np.uint8], points: NDArray[np.float32]
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """The part of a picture that a crop of the face may show, and its top-left corner (2,)."""
+    low, high = points.min(0), points.max(0)
+    half = REACH * (high - low).max()
+    start = np.maximum(np.floor((low + high) / 2 - half), 0).astype(int)
+    end = np.ceil((low + high) / 2 + half).astype(int) + 1
+    return np.ascontiguousarray(image[start[1] : end[1], start[0] : end[0]]), start.astype(np.float32)
+
+
+def read_zipped(archive: Path, names: Sequence[str]) -> list[NDArray[np.uint8]]:
+    """Pictures (H, W, 3) uint8 BGR of a zip. Raises ImageError."""
     with zipfile.ZipFile(archive) as file:
         blobs = [file.read(name) for name in names]
     with ThreadPoolExecutor(4) as pool:
@@ -91,39 +108,6 @@ def _read(archive: Path, names: list[str]) -> list[NDArray[np.uint8]]:
         if image is None:
             raise ImageError(f"{archive.name}: {name} is not a readable picture")
     return images  # type: ignore[return-value]
-
-
-def landmark_faces(folder: str | Path, split: Split, *, frames: bool = True, limit: int | None = None) -> LandmarkFaces:
-    """The faces of ``split`` that have a cleaned label: landmarks68 and, with ``frames``, the web pictures.
-
-    The lfw pictures have an annotator's 68 dots drawn into their pixels, which a network would learn to find instead of
-    faces, so they serve detection only.
-    """
-    path = check_folder(folder)
-    crops, clean, mesh = (np.load(path / name) for name in ("landmarks68.npz", "landmarks68_clean.npz", "mesh478.npz"))
-    keep = (crops["split"] == split) & np.isfinite(clean["crop_points"]).all((1, 2))
-    chosen = np.flatnonzero(keep)[:limit]
-    names = crops["name"][chosen].tolist()
-    faces = LandmarkFaces(
-        _read(path / "landmarks68.zip", names),
-        names,
-        crops["kps5"][chosen],
-        clean["crop_points"][chosen],
-        crops["points"][chosen],
-        clean["crop_disagreement"][chosen],
-    )
-    if frames:
-        keep = (mesh["frame_split"] == split) & np.isfinite(clean["frame_points"]).all((1, 2))
-        chosen = np.flatnonzero(keep & ~np.char.startswith(clean["frame_name"], DRAWN_ON))[:limit]
-        names = clean["frame_name"][chosen].tolist()
-        points = clean["frame_points"][chosen].astype(np.float32)
-        faces.images = [*faces.images, *_read(path / "frames.zip", names)]
-        faces.names += names
-        faces.kps = np.concatenate([faces.kps, mesh["frame_kps5"][chosen]]).astype(np.float32)
-        faces.points = np.concatenate([faces.points, points])
-        faces.original = np.concatenate([faces.original, np.full_like(points, np.nan)])
-        faces.disagreement = np.concatenate([faces.disagreement, np.full(len(names), np.nan, np.float32)])
-    return faces
 
 
 @dataclass(slots=True)
@@ -153,7 +137,7 @@ def without_drawing(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def detection_frames(folder: str | Path, split: Split) -> list[Frame]:
     """The whole pictures of ``split`` with every detection of the teacher, doubtful ones included."""
-    with zipfile.ZipFile(check_folder(folder) / "frames.zip") as file:
+    with zipfile.ZipFile(check_folder(folder, ("frames.zip",)) / "frames.zip") as file:
         entries = [json.loads(line) for line in file.read("labels.jsonl").splitlines()]
         frames = [
             Frame(
@@ -178,3 +162,9 @@ def shuffled(items: NDArray[np.int64], seed: int, step: int, batch: int) -> NDAr
     epochs = positions // len(items)
     orders = {int(e): np.random.default_rng([seed, int(e)]).permutation(items) for e in np.unique(epochs)}
     return np.array([orders[int(e)][p % len(items)] for e, p in zip(epochs, positions, strict=True)])
+
+
+def drawn(weights: NDArray[np.float64], seed: int, step: int, batch: int) -> NDArray[np.int64]:
+    """The ``batch`` items of a step, drawn in proportion to ``weights``: a function of its arguments alone."""
+    rng = np.random.default_rng([seed, step])
+    return np.asarray(rng.choice(len(weights), batch, p=weights / weights.sum()), np.int64)

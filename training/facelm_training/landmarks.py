@@ -15,14 +15,14 @@ from torch import nn
 
 from facelm_models import create, default_weights, info, restore
 from facelm_models.heatmaps import decode
-from facelm_models.weights import WeightsError
+from facelm_models.weights import WeightsError, load_backbone
 from facelm_sdk import markup as markups
 from facelm_sdk.errors import InputError
 from facelm_sdk.metrics import bounding_box, inter_ocular, nme
 from facelm_sdk.transform import CropRecipe, CropTransform
 
 from .augment import degrade, jitter_matrix, occlude, photometric
-from .data import LandmarkFaces, shuffled
+from .data import LandmarkFaces, drawn, shuffled
 from .fast import speed_up
 from .loop import train
 from .objectives import OBJECTIVES, Batch
@@ -99,7 +99,7 @@ class LandmarkTask:
         self.markup = markups.get(recipe.markup)
         self.crop = crop_recipe(recipe, stage.size)
         self.val = Validation(recipe, stage.size, val)
-        self.usable = usable(recipe, faces)
+        self.usable = np.flatnonzero(same_face(faces, recipe.markup))
         self.objective = OBJECTIVES[getattr(model, "objective", recipe.objective)]
         self.views = 2 if recipe.weights.get("siamese") and self.objective is OBJECTIVES["heatmap"] else 1
 
@@ -116,8 +116,12 @@ class LandmarkTask:
 
     def view(
         self, index: int, base: NDArray[np.float64], rng: np.random.Generator
-    ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32], bool]:
-        """One augmented look at a face: crop (S, S, 3), points (L, 2) in pixels, base -> crop matrix, mirrored."""
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.bool_], NDArray[np.float32], bool]:
+        """One augmented view of a face.
+
+        The crop (S, S, 3), the points (L, 2) in its pixels, which of them (L,) are known, the matrix from ``base`` to
+        the crop, and whether it is mirrored.
+        """
         how, size = self.recipe.augmentation, self.stage.size
         jitter = jitter_matrix(
             np.eye(2, 3), size, rng, degrees=how.degrees, scale=how.scale, shift=how.shift, uniform=how.uniform
@@ -128,27 +132,33 @@ class LandmarkTask:
         transform = CropTransform(jitter @ np.concatenate([base, [[0, 0, 1]]]), size)
         image = transform.warp(self.faces.images[index])
         points = transform.apply(self.faces.points[index])
+        known = inside(self.faces.points[index], self.faces.images[index])
         if mirrored:
-            points = points[list(self.markup.flip)]
+            order = list(self.markup.flip)
+            points, known = points[order], known[order]
         image = photometric(image, rng, how.colour, how.grey)
         if rng.random() < how.occlusion:
             other = self.faces.images[int(rng.integers(len(self.faces)))]
             image = occlude(image, rng, cv2.resize(other, (size, size)))  # type: ignore[arg-type]
         if rng.random() < how.degrade:
             image = degrade(image, rng)
-        return image, points.astype(np.float32), jitter.astype(np.float32), mirrored
+        return image, points.astype(np.float32), known, jitter.astype(np.float32), mirrored
 
     def batch(self, step: int) -> Batch:
         """See Task. With two views of each face, the second half of the batch holds the second views."""
         recipe, size = self.recipe, self.stage.size
-        indices = shuffled(self.usable, recipe.seed, step, self.stage.schedule.batch)
+        count, weights = self.stage.schedule.batch, self.faces.weights[self.usable]
+        if (weights == weights[0]).all():
+            indices = shuffled(self.usable, recipe.seed, step, count)
+        else:
+            indices = self.usable[drawn(weights, recipe.seed, step, count)]
         seen = []
         generators = [np.random.default_rng([recipe.seed, size, step, i]) for i in range(len(indices))]
         bases = [self.cut(int(index), rng) for index, rng in zip(indices, generators, strict=True)]
         for _ in range(self.views):
             for index, base, rng in zip(indices, bases, generators, strict=True):
                 seen.append(self.view(int(index), base, rng))
-        images, points, matrices, mirrored = (np.stack(part) for part in zip(*seen, strict=True))
+        images, points, known, matrices, mirrored = (np.stack(part) for part in zip(*seen, strict=True))
         base_points = [
             CropTransform(base, size).apply(self.faces.points[int(index)])
             for index, base in zip(indices, bases, strict=True)
@@ -157,6 +167,7 @@ class LandmarkTask:
         return {
             "crops": to_input(images, recipe.model),
             "points": torch.from_numpy((points - offset) / size),
+            "known": torch.from_numpy(known),
             "matrices": torch.from_numpy(matrices),
             "mirrored": torch.from_numpy(mirrored),
             "base_points": torch.from_numpy((np.stack(base_points) - offset) / size).float(),
@@ -215,9 +226,10 @@ def same_face(faces: LandmarkFaces, markup: str) -> NDArray[np.bool_]:
     return np.asarray(distance < 0.15 * np.ptp(faces.points, axis=1).max(1))
 
 
-def usable(recipe: LandmarkRecipe, faces: LandmarkFaces) -> NDArray[np.int64]:
-    """Indices of the faces that a recipe trains on."""
-    return np.flatnonzero(~(faces.disagreement > recipe.worst_disagreement) & same_face(faces, recipe.markup))
+def inside(points: NDArray[np.float32], image: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Which points (L,) lie in the picture; where an annotator or a teacher puts the others is a guess."""
+    height, width = image.shape[:2]
+    return np.asarray(((points >= -0.5) & (points <= (width - 0.5, height - 0.5))).all(-1))
 
 
 def mean_shape(crop: CropRecipe, faces: LandmarkFaces, offset: float = -0.5) -> torch.Tensor:
@@ -261,24 +273,41 @@ def _started(model: nn.Module, recipe: LandmarkRecipe) -> nn.Module:
     return resized(trained, recipe.model, wanted.size)
 
 
+def _load_backbone(model: nn.Module, recipe: LandmarkRecipe) -> None:
+    try:
+        load_backbone(model.get_submodule("backbone"), recipe.backbone)
+    except (WeightsError, AttributeError) as error:
+        raise InputError(f"the backbone of {recipe.model} cannot start from {recipe.backbone}: {error}") from error
+
+
 def train_landmarks(
-    recipe: LandmarkRecipe, faces: LandmarkFaces, val: LandmarkFaces, out: Path, device: str = "cpu"
+    recipe: LandmarkRecipe,
+    faces: LandmarkFaces,
+    val: LandmarkFaces,
+    out: Path,
+    device: str = "cpu",
+    *,
+    compiled: bool = False,
 ) -> nn.Module:
     """Run every stage of ``recipe``, each from the last one's averaged weights. Returns the trained model."""
     torch.manual_seed(recipe.seed)
     options = {"num_landmarks": markups.get(recipe.markup).num_points, "size": recipe.stages[0].size}
     model = create(recipe.model, **options, **recipe.options)
+    if recipe.start:
+        model = _started(model, recipe)
+    elif recipe.backbone:
+        _load_backbone(model, recipe)
     shape = mean_shape(crop_recipe(recipe, 256), faces, info(recipe.model).offset)
     for name, buffer in model.named_buffers():
         if name in MEAN_BUFFERS:
             buffer.copy_(shape)
-    if recipe.start:
-        model = _started(model, recipe)
     for stage in recipe.stages:
         if stage.size != model.config.size:
             model = resized(model, recipe.model, stage.size)
         network = (WARM[stage.network](model, shape) if stage.network in WARM else model).to(device)
         task = LandmarkTask(network, recipe, stage, faces, val)
+        if compiled:
+            task.model.compile()
         trained = train(
             task,
             stage.schedule.over(len(task.usable)),

@@ -197,6 +197,8 @@ def train(
             done = step + 1
             if done % save_every == 0:
                 save(done)
+                if not progress.console.is_terminal:
+                    log.info("%s %d/%d, %.1f minutes: %s", description, done, schedule.steps, minutes(), state_text)
             if done % evaluate_every == 0 or done == schedule.steps:
                 scores = task.evaluate(average)
                 row = {"step": done, "minutes": round(minutes(), 2), "rate": rate}

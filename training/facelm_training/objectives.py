@@ -28,11 +28,11 @@ def eye_weights(points: torch.Tensor, markup: Markup) -> torch.Tensor:
 
 
 def coordinates(network: nn.Module, batch: Batch, markup: Markup, weights: Mapping[str, float]) -> Batch:
-    """Smooth-Wing in 192ths of the crop (LOTR paper, eq. 21), faces weighted by their eye distance."""
+    """Smooth-Wing in 192ths of the crop (LOTR paper, eq. 21) of known points, faces weighted by their eye distance."""
     points = batch["points"]
     error = 192 * (network(batch["crops"]).float() - points)
-    weight = eye_weights(points, markup)
-    return {"loss": (weight * losses.smooth_wing(error).mean((1, 2))).sum() / weight.sum()}
+    weight = eye_weights(points, markup)[:, None] * batch["known"]
+    return {"loss": (weight * losses.smooth_wing(error).mean(2)).sum() / weight.sum()}
 
 
 def slpt(network: nn.Module, batch: Batch, markup: Markup, weights: Mapping[str, float]) -> Batch:

@@ -22,6 +22,7 @@ from facelm_sdk.transform import CropRecipe, kps5_recipe
 from .loop import Schedule
 
 CONFIGS = Path(__file__).with_name("configs")
+MIXTURES = CONFIGS / "mixtures"
 Objective = Literal["coordinates", "mtld", "slpt", "heatmap", "structured"]
 
 
@@ -61,14 +62,27 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class Source:
+    """A data set of a mixture: ``data`` as NAME[/PART]:FOLDER, its folder below that of --data.
+
+    ``weight``: how often each of its faces is drawn, against those of the others.
+    """
+
+    data: str
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
 class LandmarkRecipe:
     """How a landmark model's weights are made.
 
     ``options`` are config entries of the network, ``crop`` and ``decoding`` replace the model's own, ``weights`` are
-    the objective's (see :mod:`facelm_training.objectives`). ``worst_disagreement``: faces of landmarks68 whose two
-    labels differ by more percent of the eye distance are left out. ``train`` and ``val`` are splits of the data set.
+    the objective's (see :mod:`facelm_training.objectives`). ``sources``: the data sets it trains on where --data is
+    a folder, and ``held_out`` the one that the best weights are chosen on, all of which ``mixture = "NAME"`` takes from
+    a file of ``configs/mixtures``; ``train`` and ``val`` are the splits of the data set where --data names one.
     ``start``: trained weights to begin with, of the same architecture at any crop size, as the name of a model whose
-    weights come with the package or a .safetensors file; empty for random ones.
+    weights come with the package or a .safetensors file. ``backbone``: an ImageNet checkpoint in torchvision's names
+    (.pth or .safetensors), for the backbone alone.
     """
 
     model: str
@@ -83,12 +97,14 @@ class LandmarkRecipe:
     weights: Mapping[str, float] = field(default_factory=dict)
     augmentation: Augmentation = Augmentation()
     seed: int = 0
-    worst_disagreement: float = 25.0
+    sources: tuple[Source, ...] = ()
+    held_out: str = ""
     evaluate_every: int = 500
     data: str = "not stated"
     summary: str = "not stated"
     floor: str = ""
     start: str = ""
+    backbone: str = ""
 
 
 @dataclass(frozen=True)
@@ -123,7 +139,8 @@ T = TypeVar("T")
 
 def names() -> list[str]:
     """The recipes that come with the package; those of ``papers/`` are the papers' own."""
-    return sorted(path.relative_to(CONFIGS).with_suffix("").as_posix() for path in CONFIGS.rglob("*.toml"))
+    found = (path.relative_to(CONFIGS).with_suffix("").as_posix() for path in CONFIGS.rglob("*.toml"))
+    return sorted(name for name in found if not name.startswith("mixtures/"))
 
 
 def find(config: str) -> Path:
@@ -152,7 +169,7 @@ def read(config: str | Path) -> Recipe:
         raise UnknownModelError(f"{path.name}: {error}") from error
     if task == "detection":
         return _build(DetectionRecipe, values, path.name)
-    recipe = _build(LandmarkRecipe, values, path.name)
+    recipe = _build(LandmarkRecipe, _with_mixture(values, path.name), path.name)
     markups.get(recipe.markup)
     if not recipe.stages:
         raise InputError(f"{path.name} has no [[stages]]")
@@ -171,6 +188,19 @@ def crop_recipe(recipe: LandmarkRecipe, size: int) -> CropRecipe:
     if options.pop("kind") == "kps5":
         return kps5_recipe(size, **options)
     return CropRecipe(size=size, kind="box", **options)
+
+
+def _with_mixture(values: dict[str, Any], where: str) -> dict[str, Any]:
+    """A recipe's entries with those of its mixture, none of which it may have of its own."""
+    if (name := values.pop("mixture", None)) is None:
+        return values
+    known = sorted(path.stem for path in MIXTURES.glob("*.toml"))
+    if name not in known:
+        raise InputError(f"{where}: mixture is one of {', '.join(known)}, not {name!r}")
+    mixture = _toml(MIXTURES / f"{name}.toml")
+    if both := sorted(set(values) & set(mixture)):
+        raise InputError(f"{where} has {', '.join(both)} of its own beside the mixture {name}")
+    return values | mixture
 
 
 def _toml(path: Path) -> dict[str, Any]:

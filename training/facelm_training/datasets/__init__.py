@@ -24,7 +24,16 @@ from .base import wrong_folder
 
 READERS: dict[str, Info] = {
     info.name: info
-    for info in (wflw.INFO, w300.INFO, cofw.INFO, cofw.INFO68, aflw19.INFO, jd106.INFO, landmarks68.INFO)
+    for info in (
+        wflw.INFO,
+        w300.INFO,
+        cofw.INFO,
+        cofw.INFO68,
+        aflw19.INFO,
+        jd106.INFO,
+        landmarks68.INFO,
+        landmarks68.PORTRAITS_INFO,
+    )
 }
 
 
@@ -47,12 +56,18 @@ def open(spec: str, split: str | None = None) -> Dataset:
     path = Path(folder).expanduser()
     if not path.is_dir():
         wrong_folder(info, path, "")
-    samples = tuple(info.read(path, chosen, label))
+    samples = tuple(info.read(path, chosen, label, subset))
     if subset != "full":
         samples = tuple(sample for sample in samples if subset in sample.subsets)
     if not samples:
         raise InputError(f"{path} has no faces of {head}")
     return Dataset(info, chosen, samples, subset, label)
+
+
+def open_below(spec: str, folder: str | Path) -> Dataset:
+    """:func:`open` with the folder of ``spec`` taken below ``folder``, as recipes name their data sets."""
+    head, _, below = spec.partition(":")
+    return open(f"{head}:{Path(folder) / below}")
 
 
 def _parts(info: Info, parts: list[str], split: str | None, spec: str) -> tuple[str, str, str]:

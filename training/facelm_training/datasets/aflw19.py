@@ -24,7 +24,7 @@ METRICS = (Metric("diag", 0.07), Metric("box", 0.07))
 TRAIN = 20_000
 
 
-def read(folder: Path, split: str, label: str) -> list[Sample]:
+def read(folder: Path, split: str, label: str, subset: str) -> list[Sample]:
     """The faces of a split; ``name`` is the picture's path and the face's row, from 1."""
     path = first_of(INFO, folder, "AFLWinfo_release.mat", "aflw-19/AFLWinfo_release.mat")
     place = first_of(INFO, folder, "data/flickr", "aflw-21/data/flickr", "images", "flickr", "0")

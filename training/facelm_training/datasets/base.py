@@ -72,15 +72,15 @@ class Split:
 class Info:
     """A kind of data set.
 
-    ``layout`` says which files lie where; ``read`` takes the folder, the split and the label. ``labels`` are the
-    annotations to choose from, the usual one first.
+    ``layout`` says which files lie where; ``read`` takes the folder, the split, the label and the subset, of which it
+    may give more than the faces asked for. ``labels`` are the annotations to choose from, the usual one first.
     """
 
     name: str
     markup: str
     layout: str
     splits: Mapping[str, Split]
-    read: Callable[[Path, str, str], list[Sample]]
+    read: Callable[[Path, str, str, str], list[Sample]]
     labels: tuple[str, ...] = ("",)
     default: str = "test"
 

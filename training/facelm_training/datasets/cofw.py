@@ -80,7 +80,7 @@ def _arrays(path: Path, suffix: str) -> tuple[int, NDArray[np.float64], NDArray[
     return count, phis, boxes
 
 
-def read(folder: Path, split: str, label: str) -> list[Sample]:
+def read(folder: Path, split: str, label: str, subset: str) -> list[Sample]:
     """The faces of a split; ``name`` is the file and the index in it, from 1."""
     file = f"COFW_{split}_color.mat"
     path = first_of(INFO, folder, file, f"COFW_color/{file}")
@@ -96,7 +96,7 @@ def read(folder: Path, split: str, label: str) -> list[Sample]:
     )
 
 
-def read68(folder: Path, split: str, label: str) -> list[Sample]:
+def read68(folder: Path, split: str, label: str, subset: str) -> list[Sample]:
     """The test faces with 68 points; ``name`` is the annotation file's."""
     path = first_of(INFO68, folder, "COFW_test_color.mat", "COFW_color/COFW_test_color.mat")
     base = first_of(INFO68, folder, "COFW68_Data", "test_annotations", "cofw68-benchmark/COFW68_Data")

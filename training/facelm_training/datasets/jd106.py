@@ -48,7 +48,7 @@ def _box(path: Path) -> NDArray[np.float64]:
     return values
 
 
-def read(folder: Path, split: str, label: str) -> list[Sample]:
+def read(folder: Path, split: str, label: str, subset: str) -> list[Sample]:
     """The faces of a split, with boxes where all have a .rect file; ``name`` is the picture's path in the folder."""
     places = [place.parent for place in sorted(folder.rglob("picture")) if place.is_dir()]
     places = [place for place in places if _split_of(place, folder) in (split, None)]

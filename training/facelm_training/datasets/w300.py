@@ -21,7 +21,7 @@ from facelm_sdk.errors import InputError
 from .base import PICTURES, Info, Metric, Sample, Split, build, first_of, numbers, read_text, wrong_folder
 
 FOLDERS = {
-    "train": {"afw": "", "helen/trainset": "", "lfpw/trainset": ""},
+    "train": {"afw": "afw", "helen/trainset": "helen", "lfpw/trainset": "lfpw"},
     "test": {"helen/testset": "common", "lfpw/testset": "common", "ibug": "challenging"},
     "private": {"01_Indoor": "indoor", "02_Outdoor": "outdoor"},
 }
@@ -38,10 +38,12 @@ def read_pts(path: Path) -> NDArray[np.float64]:
     return values.reshape(-1, 2)
 
 
-def read(folder: Path, split: str, label: str) -> list[Sample]:
-    """The faces of a split; ``name`` is the picture's path in the folder."""
+def read(folder: Path, split: str, label: str, subset: str) -> list[Sample]:
+    """The faces of a split; ``name`` is the picture's path in the folder. Only folders of ``subset`` need be there."""
     paths, points, subsets = [], [], []
-    for part, subset in FOLDERS[split].items():
+    for part, own in FOLDERS[split].items():
+        if subset not in ("full", own):
+            continue
         place = first_of(INFO, folder, *(root + part for root in ROOTS))
         pictures = {path.stem: path for path in place.iterdir() if path.suffix.lower() in PICTURES}
         for annotation in sorted(place.glob("*.pts")):
@@ -51,7 +53,7 @@ def read(folder: Path, split: str, label: str) -> list[Sample]:
                 wrong_folder(INFO, folder, f"the picture of {annotation.relative_to(folder)}")
             paths.append(pictures[annotation.stem])
             points.append(read_pts(annotation))
-            subsets.append([subset] if subset else [])
+            subsets.append([own])
         if not paths or paths[-1].parent != place:
             wrong_folder(INFO, folder, f"the .pts files in {place.relative_to(folder)}")
     names = [path.relative_to(folder).as_posix() for path in paths]
@@ -66,9 +68,9 @@ INFO = Info(
         "300w/private 01_Indoor/ and 02_Outdoor/"
     ),
     splits={
-        "train": Split({"full": 3148}, (Metric("inter_ocular", 0.1),)),
+        "train": Split({"afw": 337, "helen": 2000, "lfpw": 811, "full": 3148}, (Metric("inter_ocular", 0.1),)),
         "test": Split(
-            {"common": 554, "challenging": 135, "full": 689}, (Metric("inter_ocular", 0.05), Metric("inter_pupil", 0.1))
+            {"common": 554, "challenging": 135, "full": 689}, (Metric("inter_ocular", 0.08), Metric("inter_pupil", 0.1))
         ),
         "private": Split(
             {"indoor": 300, "outdoor": 300, "full": 600}, (Metric("inter_ocular", 0.08), Metric("box", 0.07))

@@ -20,7 +20,7 @@ COLUMNS = 2 * 98 + 4 + len(ATTRIBUTES)
 METRICS = (Metric("inter_ocular", 0.1),)
 
 
-def read(folder: Path, split: str, label: str) -> list[Sample]:
+def read(folder: Path, split: str, label: str, subset: str) -> list[Sample]:
     """The faces of a split; ``name`` is the picture's path and the line."""
     file = f"list_98pt_rect_attr_{split}.txt"
     inner = f"list_98pt_rect_attr_train_test/{file}"
