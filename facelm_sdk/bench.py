@@ -308,7 +308,7 @@ def _picture(session: Session, image: ImageArray, batch: int, flip: bool | None)
 def lines(found: Benched) -> list[tuple[str, str]]:
     """What there is to say of a result, as labels and texts."""
     ms, about = found.ms, found.machine
-    threads = "the runtime's own" if found.threads is None else str(found.threads)
+    threads = "the default" if found.threads is None else str(found.threads)
     return [
         ("model", f"{found.model}, {found.precision}{', flip averaging' if found.flip else ''}"),
         ("a run", found.what),

@@ -88,7 +88,7 @@ def align(
     det_size: DetSizeText = "auto",
     det_thresh: Annotated[float | None, typer.Option(help="Score threshold of faces. (default: the model's)")] = None,
     max_faces: Annotated[int | None, typer.Option(help="Keep the best faces of a picture.")] = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads of a run. (default: onnxruntime's)")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads of a run. (default: 1 for a small network)")] = None,
     json_lines: Annotated[
         str | None,
         typer.Option(metavar="FILE", help="One JSON line a picture into FILE (- is stdout), not one file each."),
@@ -290,7 +290,7 @@ def bench(
         str | None, typer.Option(help="Of embedded models: auto, fp32, int8; of an .xml: f32, bf16.")
     ] = None,
     batch: Annotated[int, typer.Option(help="Crops, or pictures of the Aligner, in one run.")] = 1,
-    threads: Annotated[int | None, typer.Option(help="CPU threads of a run. (default: onnxruntime's)")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads of a run. (default: 1 for a small network)")] = None,
     provider: Annotated[
         str | None, typer.Option(help=f"{', '.join(benching.PROVIDERS)}, or onnxruntime's own name. (default: cpu)")
     ] = None,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import re
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
@@ -13,7 +12,7 @@ from typing import Any, Literal, Protocol, get_args, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from . import cpu, spinning, zoo
+from . import cpu, zoo
 from ._optional import load_onnxruntime
 from .errors import ContractError, InputError, ModelFileError, ProviderError
 from .spec import FORMAT_VERSION, METADATA_KEY, ModelSpec, Task
@@ -24,6 +23,11 @@ Provider = str | tuple[str, dict[str, Any]]
 """An execution provider as onnxruntime takes it: its name, or its name and options."""
 
 _CPU = "CPUExecutionProvider"
+
+SMALL_NETWORK = 0.5
+"""Billions of multiply-adds a crop up to which a network is small: one thread runs it as fast as several would."""
+SMALL_FILE = 16 << 20
+"""Bytes of a small network's fp32 file; half as many in fp16 and int8. For a contract that does not say its size."""
 
 
 @runtime_checkable
@@ -48,9 +52,9 @@ class OrtSession:
     ``model`` is a path or the file's bytes. ``device`` is "cpu", "cuda" or "cuda:<index>"; ``providers``, as in
     onnxruntime, overrides it. A provider that cannot be used is one warning with the cause, or a ProviderError with
     ``strict=True``. ``threads`` is onnxruntime's intra-op count; for finer control give ``session_options``
-    (onnxruntime.SessionOptions) instead. Without them, idle threads on the CPU spin for 50 us before they sleep, unless
-    others want the cores or the file is large: see :mod:`facelm_sdk.spinning`. A landmark model exported for a fixed
-    number of crops takes any number here.
+    (onnxruntime.SessionOptions) instead. Without them, a detector and a network of up to SMALL_NETWORK multiply-adds
+    run on one thread, larger ones on all cores. A landmark model exported for a fixed number of crops takes any number
+    here.
 
     Raises MissingDependencyError, ModelFileError (missing, truncated, not ONNX) and ContractError.
     """
@@ -70,19 +74,12 @@ class OrtSession:
         if not isinstance(model, bytes) and not Path(model).is_file():
             raise ModelFileError(f"no model file {self._name}")
         wanted = _providers(device, providers)
-        self._spins = session_options is None and threads != 1 and _may_spin(ort, model, wanted)
-        options = _options(ort, threads, session_options, spins=self._spins)
-        self._session, problems = self._open(ort, model, wanted, options)
-        self._sleeping: Any = None
-        self._opening: threading.Thread | None = None
-        if self._spins:
-            state, asleep = _state(model), _options(ort, threads, None, spins=False)
-
-            def open_sleeping() -> None:
-                same = _state(model) == state
-                self._sleeping = self._open(ort, model, wanted, asleep)[0] if same else self._session
-
-            self._open_sleeping = open_sleeping
+        size = len(model) if isinstance(model, bytes) else Path(model).stat().st_size
+        guess = size <= SMALL_FILE
+        self._session, problems = self._open(ort, model, wanted, _options(ort, threads, session_options, small=guess))
+        self._spec = self._read_spec()
+        if threads is None and session_options is None and (small := is_small(self._spec, size)) != guess:
+            self._session, problems = self._open(ort, model, wanted, _options(ort, None, None, small=small))
         problems += [
             f"{name} is not in use" for name in map(_name, wanted) if not problems and name not in self.providers
         ]
@@ -91,10 +88,9 @@ class OrtSession:
             if strict:
                 raise ProviderError(message)
             logger.warning(message)
-        self._spec = self._read_spec()
         self._outputs = check_signature(self._session, self._spec, self._name)
-        size = self._session.get_inputs()[0].shape[0]
-        self._batch = size if self._spec.task == "landmarks" and isinstance(size, int) else None
+        batch = self._session.get_inputs()[0].shape[0]
+        self._batch = batch if self._spec.task == "landmarks" and isinstance(batch, int) else None
 
     @property
     def spec(self) -> ModelSpec:
@@ -113,18 +109,7 @@ class OrtSession:
         return self._run(feeds)
 
     def _run(self, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
-        if not self._spins:
-            return list(self._session.run(self._outputs, dict(feeds)))
-        session = self._asleep() if spinning.cores.contended else self._session
-        with spinning.cores.watched():
-            return list(session.run(self._outputs, dict(feeds)))
-
-    def _asleep(self) -> Any:
-        """The session whose idle threads sleep; the other one while that opens, and where its file is another now."""
-        if self._sleeping is None and self._opening is None:
-            self._opening = threading.Thread(target=self._open_sleeping, name="facelm-open")
-            self._opening.start()
-        return self._sleeping or self._session
+        return list(self._session.run(self._outputs, dict(feeds)))
 
     def _open(self, ort: Any, model: Any, wanted: list[Provider], options: Any) -> tuple[Any, list[str]]:
         """The onnxruntime session, on the providers that work, and what kept the others from working."""
@@ -246,35 +231,28 @@ def _name(provider: Provider) -> str:
     return provider if isinstance(provider, str) else provider[0]
 
 
-def _may_spin(ort: Any, model: str | os.PathLike[str] | bytes, wanted: list[Provider]) -> bool:
-    size = len(model) if isinstance(model, bytes) else Path(model).stat().st_size
-    on_cpu = all(_name(provider) == _CPU for provider in wanted)
-    return on_cpu and size <= spinning.LARGE_MODEL and spinning.can_be_bounded(ort)
+def is_small(spec: ModelSpec, size: int) -> bool:
+    """Return whether one thread is enough for a model: by its contract, else by the ``size`` of its file in bytes."""
+    if spec.task == "detection":
+        return True
+    if spec.multiply_adds is not None:
+        return spec.multiply_adds <= SMALL_NETWORK
+    return size <= (SMALL_FILE if spec.precision == "fp32" else SMALL_FILE // 2)
 
 
-def _state(model: str | os.PathLike[str] | bytes) -> tuple[int, ...] | None:
-    """What changes with a file's content; None for one that is gone."""
-    if isinstance(model, bytes):
-        return ()
-    try:
-        found = Path(model).stat()
-    except OSError:
-        return None
-    return found.st_ino, found.st_size, found.st_mtime_ns
-
-
-def _options(ort: Any, threads: int | None, session_options: Any, *, spins: bool) -> Any:
+def _options(ort: Any, threads: int | None, session_options: Any, *, small: bool) -> Any:
     if session_options is not None:
         if threads is not None:
             raise InputError("give threads or session_options, not both (session_options.intra_op_num_threads)")
         return session_options
     options = ort.SessionOptions()
     options.log_severity_level = 3  # a fallback is told by this module, once
-    spinning.allow(options, bounded=spins)
-    if threads is not None:
-        if threads < 1:
-            raise InputError(f"threads is at least 1, not {threads}")
-        options.intra_op_num_threads = threads
+    # Idle threads would take the cores from whoever needs them, this process's other models among them.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if threads is not None and threads < 1:
+        raise InputError(f"threads is at least 1, not {threads}")
+    if threads is not None or small:
+        options.intra_op_num_threads = threads or 1
     return options
 
 

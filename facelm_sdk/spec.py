@@ -37,6 +37,8 @@ class ModelSpec:
     ``landmarks`` (k, L, 2) and, where ``has_scores``, ``landmark_scores`` (k, L) out, best score first, all in image
     pixels; ``det_size`` as in Detector and ``det_thresh`` are built in, and so is ``crop``.
 
+    ``multiply_adds``: billions for one crop, where they were counted; the runtime chooses its threads by them.
+
     ``data``, ``licence``, ``weights_sha256`` (of the source weights), ``parity`` (against PyTorch, in pixels),
     ``accuracy`` and ``created_by`` are for people; the runtime does not act on them.
     """
@@ -53,6 +55,7 @@ class ModelSpec:
     det_size: int | tuple[int, int] | Literal["auto"] | None = None
     data: str = ""
     licence: str = ""
+    multiply_adds: float | None = None
     weights_sha256: str | None = None
     parity: Mapping[str, Any] = field(default_factory=dict)
     accuracy: Mapping[str, Any] = field(default_factory=dict)
@@ -110,7 +113,7 @@ class ModelSpec:
         return cls(**{**values, "crop": crop})
 
 
-_OPTIONAL = {"det_size"}
+_OPTIONAL = {"det_size", "multiply_adds"}
 """Entries that came after format_version 1 did; a contract may lack them."""
 
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -126,6 +129,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "det_size": (int, list, str, type(None)),
     "data": (str,),
     "licence": (str,),
+    "multiply_adds": (float, int, type(None)),
     "weights_sha256": (str, type(None)),
     "parity": (dict,),
     "accuracy": (dict,),

@@ -43,7 +43,7 @@ def track(
     redetect_every: Annotated[int, typer.Option(help="Frames after which more faces are looked for.")] = 10,
     smooth: Annotated[bool, typer.Option("--smooth/--no-smooth", help="Steady the points (One-Euro filter).")] = True,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:<index>.")] = "cpu",
-    threads: Annotated[int | None, typer.Option(help="CPU threads of a run. (default: onnxruntime's)")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads of a run. (default: 1 for a small network)")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no last line.")] = False,
     profile: Annotated[bool, typer.Option("--profile", help="Where the time went, on stderr at the end.")] = False,
 ) -> None:

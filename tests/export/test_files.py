@@ -57,6 +57,7 @@ def test_flip_averaging_in_the_graph_is_the_runtimes(exported, crops):
     inside = Landmarker(exported("lotr_m", flip=True).path)
     outside = Landmarker(exported("lotr_m").path, flip=True)
     assert inside.spec.flip and not outside.spec.flip
+    assert inside.spec.multiply_adds == pytest.approx(2 * outside.spec.multiply_adds, rel=1e-3)
     np.testing.assert_allclose(inside(crops), outside(crops), **REWRITE)
     assert np.abs(inside(crops) - Landmarker(exported("lotr_m").path)(crops)).max() > 1, "nothing was averaged"
 

@@ -10,8 +10,9 @@ import onnxruntime
 import pytest
 
 from facelm_sdk import Aligner, Detector, Landmarker
+from facelm_sdk import session as sessions
 from facelm_sdk.errors import ContractError, InputError, MissingDependencyError, ModelFileError, ProviderError
-from facelm_sdk.session import OrtSession, Session, open_session
+from facelm_sdk.session import SMALL_FILE, OrtSession, Session, is_small, open_session
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +141,34 @@ def test_options(model):
         OrtSession(model, session_options=options, threads=1)
     with pytest.raises(InputError, match="threads"):
         OrtSession(model, threads=0)
+
+
+def _threads(session):
+    return session._session.get_session_options().intra_op_num_threads
+
+
+@pytest.mark.parametrize(("billions", "wanted"), [(None, 1), (0.02, 1), (0.5, 1), (0.6, 0)])
+def test_the_contract_says_how_many_threads(landmark_model, landmark_spec, billions, wanted):
+    model = landmark_model(metadata=landmark_spec(multiply_adds=billions).to_json())
+    assert _threads(OrtSession(model)) == wanted
+    assert _threads(OrtSession(model.read_bytes())) == wanted
+    assert _threads(OrtSession(model, threads=2)) == 2
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 3
+    assert _threads(OrtSession(model, session_options=options)) == 3
+
+
+def test_a_contract_without_multiply_adds_goes_by_the_file(landmark_model, detector_model, monkeypatch):
+    monkeypatch.setattr(sessions, "SMALL_FILE", landmark_model().stat().st_size - 1)
+    assert _threads(OrtSession(landmark_model())) == 0
+    monkeypatch.setattr(sessions, "SMALL_FILE", 0)
+    assert _threads(OrtSession(detector_model())) == 1  # a detector is small, whatever its size
+
+
+def test_small_files_of_each_precision(landmark_spec):
+    for precision, limit in (("fp32", SMALL_FILE), ("fp16", SMALL_FILE // 2), ("int8", SMALL_FILE // 2)):
+        spec = landmark_spec(precision=precision)
+        assert is_small(spec, limit) and not is_small(spec, limit + 1)
 
 
 @pytest.mark.parametrize("options", [{"device": "gpu"}, {"device": "cuda:x"}, {"providers": []}, {"providers": "CPU"}])

@@ -19,6 +19,7 @@ def test_round_trip(landmark_spec):
     specs = [
         landmark_spec(flip=True, has_scores=True, precision="fp16", data="made up", licence="MIT", weights_sha256="ab"),
         landmark_spec(crop=CropRecipe(64, "box", scale=1.2), parity={"max_px": 0.01}, accuracy={"nme": 4.0}),
+        landmark_spec(multiply_adds=0.128),
         detection(created_by="0.1.0"),
     ]
     for spec in specs:
@@ -41,6 +42,7 @@ def changed(spec, **values):
         ({"num_landmarks": 98}, "ibug68 has 68 points"),
         ({"num_landmarks": "68"}, "num_landmarks = '68'"),
         ({"has_scores": 1}, "has_scores = 1"),
+        ({"multiply_adds": "many"}, "multiply_adds = 'many'"),
         ({"num_landmarks": True}, "num_landmarks = True"),
         ({"precision": "fp8"}, "unknown precision"),
         ({"crop": None}, "needs a crop recipe"),
