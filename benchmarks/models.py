@@ -30,13 +30,14 @@ from facelm_export.samples import portrait_crops
 from facelm_models import default_weights, heatmaps, info, list_models
 from facelm_models.complexity import multiply_adds, outline
 from facelm_sdk import zoo
-from facelm_sdk._trt import Cuda
+from facelm_sdk.contract import METADATA_KEY, ModelSpec
 from facelm_sdk.errors import EngineError, MissingDependencyError, ProviderError
 from facelm_sdk.files import write_bytes, write_files
-from facelm_sdk.openvino_session import OpenVinoSession, load_openvino
-from facelm_sdk.session import OrtSession, Session
-from facelm_sdk.spec import METADATA_KEY, ModelSpec
-from facelm_sdk.trt_open import open_engine
+from facelm_sdk.runtimes.base import Session
+from facelm_sdk.runtimes.onnxruntime import OrtSession
+from facelm_sdk.runtimes.openvino import OpenVinoSession, load_openvino
+from facelm_sdk.runtimes.tensorrt.api import Cuda
+from facelm_sdk.runtimes.tensorrt.open import open_engine
 
 from .machine import THREADS
 

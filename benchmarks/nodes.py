@@ -14,7 +14,7 @@ import onnx
 import onnxruntime
 
 from facelm_export.samples import portrait_crops
-from facelm_sdk.session import OrtSession
+from facelm_sdk.runtimes.onnxruntime import OrtSession
 
 from .machine import THREADS
 from .turns import Side

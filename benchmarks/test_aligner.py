@@ -8,7 +8,7 @@ import pytest
 
 from facelm_sdk import Aligner, zoo
 from facelm_sdk.image import read_image
-from facelm_sdk.session import OrtSession
+from facelm_sdk.runtimes.onnxruntime import OrtSession
 
 from .machine import THREADS
 from .turns import Side

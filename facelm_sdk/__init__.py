@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from . import markup as markup
     from .aligner import Aligner as Aligner
+    from .contract import ModelSpec as ModelSpec
     from .detector import Detections as Detections
     from .detector import Detector as Detector
     from .errors import ChecksumError as ChecksumError
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from .markup import Markup as Markup
     from .profile import Profile as Profile
     from .smoothing import Smoothing as Smoothing
-    from .spec import ModelSpec as ModelSpec
     from .tracker import Tracker as Tracker
     from .transform import CropRecipe as CropRecipe
     from .transform import CropTransform as CropTransform
@@ -65,7 +65,7 @@ _HOMES = {
     "markup": ["Markup"],
     "profile": ["Profile"],
     "smoothing": ["Smoothing"],
-    "spec": ["ModelSpec"],
+    "contract": ["ModelSpec"],
     "tracker": ["Tracker"],
     "transform": ["CropRecipe", "CropTransform"],
     "types": ["Face", "ImageArray"],

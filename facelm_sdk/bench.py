@@ -24,7 +24,8 @@ from .aligner import Aligner
 from .errors import InputError
 from .image import read_image
 from .landmarker import Landmarker
-from .session import Session, open_file
+from .runtimes.base import Session
+from .runtimes.open import open_file
 from .types import ImageArray
 
 PICTURE = Path(__file__).parent / "assets" / "portrait.jpg"

@@ -28,7 +28,8 @@ from .inspect_model import inspect_model
 from .inspect_text import in_words, rows
 from .picture import Picture
 from .profile import READ
-from .session import OrtSession, Precision
+from .runtimes.onnxruntime import OrtSession
+from .runtimes.open import Precision
 from .track_cli import track
 from .types import Face
 

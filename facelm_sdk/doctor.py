@@ -12,7 +12,8 @@ from importlib import metadata
 
 import numpy as np
 
-from . import cpu, zoo
+from . import machine as cpu
+from . import zoo
 from ._optional import load_cv2, load_onnxruntime
 from .errors import FacelmError, MissingDependencyError
 

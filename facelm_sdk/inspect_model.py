@@ -13,9 +13,9 @@ from xml.etree import ElementTree
 
 from . import zoo
 from ._optional import load_onnxruntime
+from .contract import METADATA_KEY, ModelSpec
 from .errors import ContractError, InputError, ModelFileError
-from .session import check_signature, signature
-from .spec import METADATA_KEY, ModelSpec
+from .runtimes.base import check_signature, signature
 
 NO_CONTRACT = (
     f"no {METADATA_KEY!r} contract inside: facelm-export did not make this file, and Aligner, Detector and Landmarker "

@@ -20,8 +20,8 @@ from facelm_models.registry import Decoding, UnknownModel
 from facelm_models.retinaface import RetinaFace
 from facelm_models.weights import WeightsError, config_of, read_card
 from facelm_sdk import markup as markups
+from facelm_sdk.contract import ModelSpec
 from facelm_sdk.errors import InputError, UnknownModelError
-from facelm_sdk.spec import ModelSpec
 from facelm_sdk.transform import CropRecipe, kps5_recipe
 
 from .ops.candidates import DetectorGraph

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Literal
 
 from facelm_models import heatmaps
 from facelm_models.registry import Decoding
+from facelm_sdk.contract import METADATA_KEY, ModelSpec
 from facelm_sdk.errors import InputError
-from facelm_sdk.session import OrtSession
-from facelm_sdk.spec import METADATA_KEY, ModelSpec
+from facelm_sdk.runtimes.onnxruntime import OrtSession
 
 from . import parity
 from .build import Built, build, fuse

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from facelm_sdk.contract import ModelSpec
 from facelm_sdk.errors import InputError, ModelFileError, OutputError
 from facelm_sdk.files import check_place, write_files
-from facelm_sdk.spec import ModelSpec
 
 from .markdown import markdown
 from .report import file_facts

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from facelm_sdk.contract import METADATA_KEY, ModelSpec
 from facelm_sdk.errors import ParityError
-from facelm_sdk.openvino_session import OpenVinoSession, load_openvino
-from facelm_sdk.session import OrtSession, Session
-from facelm_sdk.spec import METADATA_KEY, ModelSpec
+from facelm_sdk.runtimes.base import Session
+from facelm_sdk.runtimes.onnxruntime import OrtSession
+from facelm_sdk.runtimes.openvino import OpenVinoSession, load_openvino
 
 from . import parity
 from .samples import read_samples

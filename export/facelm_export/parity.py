@@ -14,7 +14,7 @@ from facelm_sdk import markup as markups
 from facelm_sdk import metrics
 from facelm_sdk.boxes import iou
 from facelm_sdk.errors import ParityError
-from facelm_sdk.session import Session
+from facelm_sdk.runtimes.base import Session
 
 from .samples import Samples
 

@@ -18,10 +18,12 @@ from facelm_models import default_weights, list_models
 from facelm_sdk import Aligner, Detector, Landmarker, zoo
 from facelm_sdk.bench import summary
 from facelm_sdk.boxes import iou
+from facelm_sdk.contract import METADATA_KEY, ModelSpec, Task
 from facelm_sdk.detector import DetSize
 from facelm_sdk.errors import InputError, ParityError
-from facelm_sdk.session import OrtSession, open_session, signature
-from facelm_sdk.spec import METADATA_KEY, ModelSpec, Task
+from facelm_sdk.runtimes.base import signature
+from facelm_sdk.runtimes.onnxruntime import OrtSession
+from facelm_sdk.runtimes.open import open_session
 from facelm_sdk.types import Face, ImageArray
 
 from .exporter import Precision, export

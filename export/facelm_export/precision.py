@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from facelm_models import ModelInfo
+from facelm_sdk.contract import ModelSpec
 from facelm_sdk.errors import InputError
-from facelm_sdk.spec import ModelSpec
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto

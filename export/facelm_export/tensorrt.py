@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from facelm_sdk._trt import load_tensorrt
-from facelm_sdk.trt_build import build_engine, check_buildable, read_timing
+from facelm_sdk.runtimes.tensorrt.api import load_tensorrt
+from facelm_sdk.runtimes.tensorrt.build import build_engine, check_buildable, read_timing
 
 if TYPE_CHECKING:
-    from facelm_sdk.spec import ModelSpec
+    from facelm_sdk.contract import ModelSpec
 
     from .formats import Graph
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from facelm_sdk.contract import METADATA_KEY, ModelSpec
 from facelm_sdk.errors import InputError
-from facelm_sdk.spec import METADATA_KEY, ModelSpec
 
 if TYPE_CHECKING:
     from onnx import ValueInfoProto

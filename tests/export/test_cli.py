@@ -22,7 +22,7 @@ from facelm_models import create, list_models
 from facelm_models.weights import save
 from facelm_sdk import cli as sdk_cli
 from facelm_sdk.errors import InputError
-from facelm_sdk.session import OrtSession
+from facelm_sdk.runtimes.onnxruntime import OrtSession
 
 
 @pytest.fixture(params=["facelm-export", "facelm export"])

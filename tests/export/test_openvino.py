@@ -18,8 +18,8 @@ from facelm_models import default_weights
 from facelm_sdk import Aligner, zoo
 from facelm_sdk.errors import MissingDependencyError, OutputError, ParityError
 from facelm_sdk.files import write_files
-from facelm_sdk.openvino_session import OpenVinoSession
-from facelm_sdk.session import OrtSession
+from facelm_sdk.runtimes.onnxruntime import OrtSession
+from facelm_sdk.runtimes.openvino import OpenVinoSession
 from tests.tolerances import PIXELS
 
 pytest.importorskip("openvino")

@@ -15,7 +15,7 @@ from facelm_export.precision import InFloat32, quantizable, quantize, to_half
 from facelm_export.samples import portrait_crops, varied_crops
 from facelm_models import create, info
 from facelm_sdk.errors import InputError, ParityError
-from facelm_sdk.session import OrtSession
+from facelm_sdk.runtimes.onnxruntime import OrtSession
 
 from .conftest import SMALL
 

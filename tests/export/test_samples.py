@@ -10,8 +10,8 @@ import pytest
 
 from facelm_export.samples import PICTURE, SECOND, portrait_crops, read_samples, varied_crops
 from facelm_sdk import Aligner, Landmarker
+from facelm_sdk.contract import ModelSpec
 from facelm_sdk.errors import InputError
-from facelm_sdk.spec import ModelSpec
 from facelm_sdk.transform import CropRecipe, kps5_recipe
 
 CROP = kps5_recipe(96, zoom=0.875, shift=(0.5, 22.5))

@@ -14,12 +14,12 @@ import pytest
 
 from facelm_export import export, exporter, tensorrt
 from facelm_sdk import Landmarker
-from facelm_sdk._trt import Cuda
 from facelm_sdk.errors import ContractError, EngineError, FacelmError, InputError, MissingDependencyError
-from facelm_sdk.trt_build import PORTABLE, build_engine, part_done, read_timing
-from facelm_sdk.trt_card import EngineCard
-from facelm_sdk.trt_session import TrtSession
-from tests.sdk.doubles_trt import Cudart
+from facelm_sdk.runtimes.tensorrt.api import Cuda
+from facelm_sdk.runtimes.tensorrt.build import PORTABLE, build_engine, part_done, read_timing
+from facelm_sdk.runtimes.tensorrt.session import TrtSession
+from facelm_sdk.runtimes.tensorrt.sidecar import EngineCard
+from tests.sdk.runtimes.fake_tensorrt import Cudart
 from tests.tolerances import PIXELS
 
 from .conftest import SMALL

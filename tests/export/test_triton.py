@@ -16,10 +16,10 @@ from facelm_export import export, exporter
 from facelm_export.triton import model_files
 from facelm_models import default_weights
 from facelm_sdk import zoo
+from facelm_sdk.contract import ModelSpec
 from facelm_sdk.errors import InputError, OutputError
 from facelm_sdk.files import write_files
-from facelm_sdk.session import OrtSession
-from facelm_sdk.spec import ModelSpec
+from facelm_sdk.runtimes.onnxruntime import OrtSession
 
 NUMPY = {"TYPE_UINT8": "tensor(uint8)", "TYPE_FP32": "tensor(float)"}
 PIPELINE = """<ir_version: 8, opset_import: ["": 18]>

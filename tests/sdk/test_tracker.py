@@ -11,9 +11,9 @@ import pytest
 from facelm_sdk import Aligner, CropRecipe, Smoothing, Tracker
 from facelm_sdk import markup as markups
 from facelm_sdk.aligner import MEAN_KPS
+from facelm_sdk.contract import ModelSpec
 from facelm_sdk.errors import ImageError, InputError
 from facelm_sdk.smoothing import OneEuro
-from facelm_sdk.spec import ModelSpec
 from facelm_sdk.tracker import LOOK_SIZE, REMEMBERED_FRAMES
 
 PICTURES = Path(__file__).resolve().parents[2] / "examples" / "pictures"

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from facelm_sdk import cli
 from facelm_sdk.errors import ImageError, InputError, OutputError
-from facelm_sdk.session import OrtSession
+from facelm_sdk.runtimes.onnxruntime import OrtSession
 from facelm_sdk.tracker import LOOK_SIZE
 from facelm_sdk.video import VideoReader, VideoWriter
 

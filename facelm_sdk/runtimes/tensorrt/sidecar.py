@@ -10,8 +10,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from .errors import ContractError, ModelFileError
-from .spec import ModelSpec
+from ...contract import ModelSpec
+from ...errors import ContractError, ModelFileError
 
 CARD_VERSION = 1
 """The version of the card this package writes and reads."""

@@ -11,8 +11,9 @@ import pytest
 
 from facelm_sdk import Aligner, Detector, Landmarker
 from facelm_sdk.errors import ContractError, InputError, MissingDependencyError, ModelFileError, ProviderError
-from facelm_sdk.openvino_session import OpenVinoSession
-from facelm_sdk.session import OrtSession, Session
+from facelm_sdk.runtimes.base import Session
+from facelm_sdk.runtimes.onnxruntime import OrtSession
+from facelm_sdk.runtimes.openvino import OpenVinoSession
 from tests.tolerances import PIXELS, REWRITE
 
 openvino = pytest.importorskip("openvino")

@@ -13,9 +13,9 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import ContractError, InputError, MissingDependencyError, ModelFileError, ProviderError
-from .session import Provider, check_signature, run_in_parts
-from .spec import METADATA_KEY, ModelSpec
+from ..contract import METADATA_KEY, ModelSpec
+from ..errors import ContractError, InputError, MissingDependencyError, ModelFileError, ProviderError
+from .base import Provider, check_signature, run_in_parts
 
 logger = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
 
-from .errors import EngineError, InputError, MissingDependencyError
-from .session import check_signature
-from .spec import ModelSpec
+from ...contract import ModelSpec
+from ...errors import EngineError, InputError, MissingDependencyError
+from ..base import check_signature
 
 logger = logging.getLogger(__name__)
 

@@ -7,13 +7,14 @@ import logging
 import os
 from pathlib import Path
 
-from . import _trt, zoo
-from .errors import ContractError, EngineError, InputError, ModelFileError
-from .files import check_place, write_files
-from .session import OrtSession
-from .trt_build import MAX_BATCH, PORTABLE, build_engine, read_timing
-from .trt_card import EngineCard, covers
-from .trt_session import TrtSession
+from ... import zoo
+from ...errors import ContractError, EngineError, InputError, ModelFileError
+from ...files import check_place, write_files
+from ..onnxruntime import OrtSession
+from . import api
+from .build import MAX_BATCH, PORTABLE, build_engine, read_timing
+from .session import TrtSession
+from .sidecar import EngineCard, covers
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ def open_engine(model: str | os.PathLike[str], engine: str | os.PathLike[str], *
     if path.suffix.lower() != ".engine":
         raise InputError(f"engine is a path that ends in .engine, not {os.fspath(engine)!r}")
     source = zoo.resolve(model).path
-    gpu = _trt.Cuda(device)  # without one, a new engine would not help
+    gpu = api.Cuda(device)  # without one, a new engine would not help
     try:
         return TrtSession(path, device=device, source=source)
     except (EngineError, ModelFileError, ContractError) as error:
@@ -40,9 +41,9 @@ def open_engine(model: str | os.PathLike[str], engine: str | os.PathLike[str], *
     return TrtSession(path, device=device, source=source)
 
 
-def _build(source: Path, path: Path, device: str, gpu: _trt.Cuda, reason: str) -> None:
+def _build(source: Path, path: Path, device: str, gpu: api.Cuda, reason: str) -> None:
     check_place(path)
-    trt = _trt.load_tensorrt()
+    trt = api.load_tensorrt()
     name = f"{trt.__name__} {trt.__version__}"
     logger.warning("%s; building it from %s with %s, once, which can take minutes", reason, source, name)
     max_batch = MAX_BATCH

@@ -10,9 +10,11 @@ import onnxruntime
 import pytest
 
 from facelm_sdk import Aligner, Detector, Landmarker
-from facelm_sdk import session as sessions
 from facelm_sdk.errors import ContractError, InputError, MissingDependencyError, ModelFileError, ProviderError
-from facelm_sdk.session import SMALL_FILE, OrtSession, Session, is_small, open_session
+from facelm_sdk.runtimes import onnxruntime as sessions
+from facelm_sdk.runtimes.base import Session
+from facelm_sdk.runtimes.onnxruntime import SMALL_FILE, OrtSession, is_small
+from facelm_sdk.runtimes.open import open_session
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +121,7 @@ class _Fake:
 
 @pytest.mark.parametrize(("fails", "cause"), [("loudly", "libcublas"), ("silently", "not in use")])
 def test_listed_but_unusable_provider_is_told(model, monkeypatch, caplog, fails, cause):
-    monkeypatch.setattr("facelm_sdk.session.load_onnxruntime", lambda: _Fake(fails))
+    monkeypatch.setattr("facelm_sdk.runtimes.onnxruntime.load_onnxruntime", lambda: _Fake(fails))
     with caplog.at_level(logging.WARNING):
         OrtSession(model, device="cuda")
     assert len(caplog.records) == 1 and cause in caplog.text and "CUDAExecutionProvider" in caplog.text

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ._trt import Cuda, Tensors, check_tensors, load_tensorrt, make_log
-from .errors import EngineError, InputError
-from .spec import ModelSpec
-from .trt_card import EngineCard, card_path, sha256, timing_path
+from ...contract import ModelSpec
+from ...errors import EngineError, InputError
+from .api import Cuda, Tensors, check_tensors, load_tensorrt, make_log
+from .sidecar import EngineCard, card_path, sha256, timing_path
 
 MAX_BATCH = 16
 PORTABLE = ("8.0", "8.6", "8.9", "12.0+")

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
+from facelm_sdk.contract import FORMAT_VERSION, ModelSpec
 from facelm_sdk.errors import ContractError
-from facelm_sdk.spec import FORMAT_VERSION, ModelSpec
 from facelm_sdk.transform import CropRecipe
 
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from facelm_sdk import Aligner, Landmarker, _trt, trt_open
+from facelm_sdk import Aligner, Landmarker
 from facelm_sdk.errors import (
     ContractError,
     EngineError,
@@ -18,12 +18,14 @@ from facelm_sdk.errors import (
     MissingDependencyError,
     ModelFileError,
 )
-from facelm_sdk.session import Session
-from facelm_sdk.trt_build import BuiltEngine
-from facelm_sdk.trt_card import EngineCard, card_path, covers, sha256
-from facelm_sdk.trt_session import TrtSession
+from facelm_sdk.runtimes.base import Session
+from facelm_sdk.runtimes.tensorrt import api
+from facelm_sdk.runtimes.tensorrt import open as trt_open
+from facelm_sdk.runtimes.tensorrt.build import BuiltEngine
+from facelm_sdk.runtimes.tensorrt.session import TrtSession
+from facelm_sdk.runtimes.tensorrt.sidecar import EngineCard, card_path, covers, sha256
 
-from .doubles_trt import Cudart, plan, tensorrt
+from .fake_tensorrt import Cudart, plan, tensorrt
 
 PROFILES = ((1, 1, 1), (1, 4, 4))
 
@@ -276,7 +278,7 @@ def test_missing_packages(cuda, engine, monkeypatch):
     with pytest.raises(MissingDependencyError, match="pip install tensorrt"):
         TrtSession(path)
     with pytest.raises(MissingDependencyError, match=r"pip install tensorrt .*pip install tensorrt-rtx"):
-        _trt.load_tensorrt()
+        api.load_tensorrt()
     monkeypatch.setitem(sys.modules, "tensorrt", cuda.trt)
     monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", None)
     with pytest.raises(MissingDependencyError, match="pip install cuda-bindings"):

@@ -19,12 +19,12 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from . import _trt
-from .errors import EngineError, InputError, MissingDependencyError, ModelFileError, OutputError
-from .files import write_bytes
-from .session import Provider
-from .spec import ModelSpec
-from .trt_card import EngineCard, card_path, sha256
+from ...contract import ModelSpec
+from ...errors import EngineError, InputError, MissingDependencyError, ModelFileError, OutputError
+from ...files import write_bytes
+from ..base import Provider
+from . import api
+from .sidecar import EngineCard, card_path, sha256
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ class TrtSession:
         self.path = Path(path)
         card = self._card = EngineCard.read(self.path)
         plan, trt = self._checked(source)
-        self._cuda = _trt.Cuda(device)
+        self._cuda = api.Cuda(device)
         if not card.runs_on(self._cuda.capability):
             targets = ", ".join(card.compute_capabilities)
             self._refuse(
@@ -67,7 +67,7 @@ class TrtSession:
         self._lock = threading.Lock()
         stack = contextlib.ExitStack()
         self._release = weakref.finalize(self, stack.close)
-        self._log = _trt.make_log(trt)
+        self._log = api.make_log(trt)
         self._runtime = trt.Runtime(self._log)
         engine = self._runtime.deserialize_cuda_engine(plan)
         if engine is None:
@@ -137,7 +137,7 @@ class TrtSession:
         if source is not None and sha256(Path(source).read_bytes()) != card.source_sha256:
             self._refuse(f"it was built from another ONNX file than {source}")
         try:
-            trt = _trt.load_tensorrt(card.flavour)
+            trt = api.load_tensorrt(card.flavour)
         except MissingDependencyError as error:
             other = _other_flavour(card.flavour)
             if other is None:
@@ -191,10 +191,10 @@ def _refuse_options(**options: Any) -> None:
 
 def _other_flavour(flavour: str) -> str | None:
     """The flavour that is installed in place of this one, with its version."""
-    for name in _trt.OLDEST:
+    for name in api.OLDEST:
         with contextlib.suppress(MissingDependencyError):
             if name != flavour:
-                return f"{name} {_trt.load_tensorrt(name).__version__}"
+                return f"{name} {api.load_tensorrt(name).__version__}"
     return None
 
 
@@ -205,7 +205,7 @@ def _check_engine(trt: Any, engine: Any, spec: ModelSpec, name: str) -> list[str
         key = engine.get_tensor_name(index)
         mode = "INPUT" if engine.get_tensor_mode(key) == trt.TensorIOMode.INPUT else "OUTPUT"
         tensors[mode][key] = (engine.get_tensor_dtype(key).name, tuple(engine.get_tensor_shape(key)))
-    return _trt.check_tensors(tensors["INPUT"], tensors["OUTPUT"], spec, name)
+    return api.check_tensors(tensors["INPUT"], tensors["OUTPUT"], spec, name)
 
 
 def _checked_crops(feeds: Mapping[str, NDArray[Any]], spec: ModelSpec) -> NDArray[np.uint8]:
@@ -222,7 +222,7 @@ def _checked_crops(feeds: Mapping[str, NDArray[Any]], spec: ModelSpec) -> NDArra
 class _Buffer:
     """A tensor's pinned memory on the host, as an array, and its memory on the GPU."""
 
-    def __init__(self, cuda: _trt.Cuda, stack: contextlib.ExitStack, shape: tuple[int, ...], dtype: type) -> None:
+    def __init__(self, cuda: api.Cuda, stack: contextlib.ExitStack, shape: tuple[int, ...], dtype: type) -> None:
         count = int(np.prod(shape)) * np.dtype(dtype).itemsize
         pinned = int(cuda("cudaMallocHost", count))
         stack.callback(cuda.free, "cudaFreeHost", pinned)
@@ -238,7 +238,7 @@ class _Buffer:
 
 
 def _buffers(
-    cuda: _trt.Cuda, stack: contextlib.ExitStack, card: EngineCard, outputs: Sequence[str]
+    cuda: api.Cuda, stack: contextlib.ExitStack, card: EngineCard, outputs: Sequence[str]
 ) -> dict[str, _Buffer]:
     """The input's and outputs' buffers, each as large as the engine's largest run."""
     assert card.spec.crop is not None
@@ -253,7 +253,7 @@ class _Plans:
 
     def __init__(
         self,
-        cuda: _trt.Cuda,
+        cuda: api.Cuda,
         stream: int,
         buffers: Mapping[str, _Buffer],
         contexts: Sequence[Any],
