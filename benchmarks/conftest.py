@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from facelm_sdk import bench, zoo
-from facelm_sdk.image import read_image
+from facelm_sdk.images.read import read_image
 
 from .machine import THREADS, circumstances
 from .models import Models, make_ahead

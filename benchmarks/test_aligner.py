@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from facelm_sdk import Aligner, zoo
-from facelm_sdk.image import read_image
+from facelm_sdk.images.read import read_image
 from facelm_sdk.runtimes.onnxruntime import OrtSession
 
 from .machine import THREADS

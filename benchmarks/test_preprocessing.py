@@ -9,7 +9,7 @@ import torch
 from facelm_export.samples import PICTURE, PICTURE_KPS
 from facelm_export.wrappers import PixelInput
 from facelm_models import create, info
-from facelm_sdk.image import read_image
+from facelm_sdk.images.read import read_image
 from facelm_sdk.transform import ARCFACE_112, CropTransform, kps5_recipe
 
 from .graphs import session_of

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from .errors import ParityError as ParityError
     from .errors import ProviderError as ProviderError
     from .errors import UnknownModelError as UnknownModelError
-    from .image import read_image as read_image
+    from .images.read import read_image as read_image
     from .landmarker import Landmarker as Landmarker
     from .markup import Markup as Markup
     from .profile import Profile as Profile
@@ -60,7 +60,7 @@ _HOMES = {
         "ProviderError",
         "UnknownModelError",
     ],
-    "image": ["read_image"],
+    "images.read": ["read_image"],
     "landmarker": ["Landmarker"],
     "markup": ["Markup"],
     "profile": ["Profile"],

@@ -19,8 +19,8 @@ from . import profile as profiling
 from . import zoo
 from .detector import BASE_LONG_SIDE, BASE_SHORT_SIDE, ZOOM, ZOOMS, Detections, Detector, DetSize
 from .errors import InputError
+from .images.picture import Picture, View
 from .landmarker import Landmarker
-from .picture import Picture, View
 from .runtimes.base import Provider, Session
 from .runtimes.open import Precision
 from .transform import CropTransform, similarity

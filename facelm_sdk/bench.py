@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from ._optional import load_cv2, load_onnxruntime
 from .aligner import Aligner
 from .errors import InputError
-from .image import read_image
+from .images.read import read_image
 from .landmarker import Landmarker
 from .runtimes.base import Session
 from .runtimes.open import open_file

@@ -20,13 +20,13 @@ from . import doctor as doctoring
 from . import zoo
 from .aligner import Aligner
 from .cli_options import DetSizeText, PrecisionText, det_size_of
-from .draw import draw as draw_faces
 from .errors import FacelmError, InputError, MissingDependencyError
 from .files import write_bytes
-from .folder_run import Item, beside_inputs, expand, write_image
+from .images.draw import draw as draw_faces
+from .images.folder import Item, beside_inputs, expand, write_image
+from .images.picture import Picture
 from .inspect_model import inspect_model
 from .inspect_text import in_words, rows
-from .picture import Picture
 from .profile import READ
 from .runtimes.onnxruntime import OrtSession
 from .runtimes.open import Precision

@@ -15,7 +15,7 @@ from . import zoo
 from ._optional import load_cv2
 from .contract import ModelSpec
 from .errors import InputError
-from .image import read_image
+from .images.read import read_image
 from .runtimes.base import Provider, Session
 from .runtimes.open import Precision, open_session
 from .types import ImageArray

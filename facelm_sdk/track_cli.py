@@ -16,9 +16,9 @@ from rich.progress import Progress
 
 from . import zoo
 from .cli_options import DetSizeText, PrecisionText, det_size_of
-from .draw import draw
 from .errors import ImageError, InputError
 from .files import check_place, write_bytes
+from .images.draw import draw
 from .smoothing import Smoothing
 from .tracker import Tracker
 from .types import Face, ImageArray

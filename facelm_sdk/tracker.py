@@ -16,7 +16,7 @@ from ._optional import load_cv2
 from .aligner import MATCHING_IOU, MEAN_KPS, Aligner, Color
 from .detector import MAX_CONTAINED, MAX_IOU, Detections, Detector
 from .errors import InputError
-from .image import read_image
+from .images.read import read_image
 from .smoothing import OneEuro, Smoothing
 from .transform import CropTransform, similarity
 from .types import Face, ImageArray

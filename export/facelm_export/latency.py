@@ -13,7 +13,7 @@ from torch import nn
 
 from facelm_sdk.bench import side_by_side, summary
 from facelm_sdk.contract import ModelSpec
-from facelm_sdk.image import read_image
+from facelm_sdk.images.read import read_image
 from facelm_sdk.runtimes.onnxruntime import OrtSession
 
 from .samples import PICTURE, portrait_crops

@@ -15,8 +15,8 @@ from facelm_sdk import markup as markups
 from facelm_sdk.contract import ModelSpec
 from facelm_sdk.detector import Detections, Detector
 from facelm_sdk.errors import InputError
-from facelm_sdk.folder_run import expand
-from facelm_sdk.image import read_image
+from facelm_sdk.images.folder import expand
+from facelm_sdk.images.read import read_image
 from facelm_sdk.transform import CropTransform
 from facelm_sdk.types import ImageArray
 

@@ -18,7 +18,7 @@ from facelm_export.wrappers import FusedDetector, FusedLandmarks
 from facelm_models import create, default_weights, info, load
 from facelm_sdk import Aligner, Detector, Landmarker, zoo
 from facelm_sdk import markup as markups
-from facelm_sdk.image import read_image
+from facelm_sdk.images.read import read_image
 from facelm_sdk.runtimes.onnxruntime import OrtSession
 from facelm_sdk.transform import kps5_recipe
 from tests.tolerances import PIXELS, REWRITE

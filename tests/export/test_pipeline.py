@@ -21,7 +21,7 @@ from facelm_export.pipeline import export_pipeline
 from facelm_sdk import Aligner, detector, zoo
 from facelm_sdk.contract import ModelSpec
 from facelm_sdk.errors import ContractError, InputError, ModelFileError, ParityError
-from facelm_sdk.image import read_image
+from facelm_sdk.images.read import read_image
 from facelm_sdk.runtimes.onnxruntime import OrtSession
 from facelm_sdk.runtimes.open import open_session
 from facelm_sdk.transform import CropRecipe, kps5_recipe

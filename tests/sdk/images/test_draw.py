@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from facelm_sdk import Aligner
-from facelm_sdk.draw import draw
+from facelm_sdk.images.draw import draw
 
 
 @pytest.mark.parametrize("side", [30, 200, 1000])

@@ -10,10 +10,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from .._optional import load_cv2
+from ..errors import ImageError, InputError
+from ..types import ImageArray
 from . import jpeg
-from ._optional import load_cv2
-from .errors import ImageError, InputError
-from .types import ImageArray
 
 _ACCEPTED = (
     "accepted are arrays (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of uint8, of uint16, or of float from 0 to 1; "

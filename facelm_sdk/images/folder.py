@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ._optional import load_cv2
-from .errors import ImageError
-from .files import write_bytes
-from .types import ImageArray
+from .._optional import load_cv2
+from ..errors import ImageError
+from ..files import write_bytes
+from ..types import ImageArray
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 

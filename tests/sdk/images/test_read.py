@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from facelm_sdk.errors import ImageError, InputError, MissingDependencyError
-from facelm_sdk.image import read_image
+from facelm_sdk.images.read import read_image
 
 RNG = np.random.default_rng(0)
 

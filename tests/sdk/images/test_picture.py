@@ -14,10 +14,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import facelm_sdk
-from facelm_sdk import Aligner, Detector, cli, jpeg, picture
+from facelm_sdk import Aligner, Detector, cli
 from facelm_sdk.errors import ImageError
-from facelm_sdk.image import read_image
-from facelm_sdk.picture import Picture
+from facelm_sdk.images import jpeg, picture
+from facelm_sdk.images.picture import Picture
+from facelm_sdk.images.read import read_image
 from facelm_sdk.transform import CropTransform
 
 PORTRAIT = Path(facelm_sdk.__file__).parent / "assets" / "portrait.jpg"

@@ -8,10 +8,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ..transform import CropTransform
+from ..types import ImageArray
 from . import jpeg
-from .image import decode, load_file, read_image
-from .transform import CropTransform
-from .types import ImageArray
+from .read import decode, load_file, read_image
 
 REDUCTIONS = (8, 4, 2)
 

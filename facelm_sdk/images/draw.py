@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import markup as markups
-from ._optional import load_cv2
-from .types import Face, ImageArray
+from .. import markup as markups
+from .._optional import load_cv2
+from ..types import Face, ImageArray
 
 Colour = tuple[int, int, int]
 
