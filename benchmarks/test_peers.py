@@ -7,7 +7,7 @@ import pytest
 
 from facelm_sdk import Aligner
 from facelm_sdk.bench import PICTURE
-from facelm_sdk.tracker import Tracker
+from facelm_sdk.video.tracker import Tracker
 
 from .machine import THREADS
 from .peer_process import peer

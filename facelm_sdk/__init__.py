@@ -32,12 +32,12 @@ if TYPE_CHECKING:
     from .landmarker import Landmarker as Landmarker
     from .markup import Markup as Markup
     from .profile import Profile as Profile
-    from .smoothing import Smoothing as Smoothing
-    from .tracker import Tracker as Tracker
     from .transform import CropRecipe as CropRecipe
     from .transform import CropTransform as CropTransform
     from .types import Face as Face
     from .types import ImageArray as ImageArray
+    from .video.one_euro import Smoothing as Smoothing
+    from .video.tracker import Tracker as Tracker
 
     __version__: str
 
@@ -64,9 +64,9 @@ _HOMES = {
     "landmarker": ["Landmarker"],
     "markup": ["Markup"],
     "profile": ["Profile"],
-    "smoothing": ["Smoothing"],
+    "video.one_euro": ["Smoothing"],
     "contract": ["ModelSpec"],
-    "tracker": ["Tracker"],
+    "video.tracker": ["Tracker"],
     "transform": ["CropRecipe", "CropTransform"],
     "types": ["Face", "ImageArray"],
 }

@@ -19,10 +19,11 @@ from .cli_options import DetSizeText, PrecisionText, det_size_of
 from .errors import ImageError, InputError
 from .files import check_place, write_bytes
 from .images.draw import draw
-from .smoothing import Smoothing
-from .tracker import Tracker
 from .types import Face, ImageArray
-from .video import VideoReader, VideoWriter
+from .video.one_euro import Smoothing
+from .video.reader import VideoReader
+from .video.tracker import Tracker
+from .video.writer import VideoWriter
 
 stderr = Console(stderr=True, highlight=False, soft_wrap=True)
 

@@ -13,10 +13,10 @@ from facelm_sdk import markup as markups
 from facelm_sdk.aligner import MEAN_KPS
 from facelm_sdk.contract import ModelSpec
 from facelm_sdk.errors import ImageError, InputError
-from facelm_sdk.smoothing import OneEuro
-from facelm_sdk.tracker import LOOK_SIZE, REMEMBERED_FRAMES
+from facelm_sdk.video.one_euro import OneEuro
+from facelm_sdk.video.tracker import LOOK_SIZE, REMEMBERED_FRAMES
 
-PICTURES = Path(__file__).resolve().parents[2] / "examples" / "pictures"
+PICTURES = Path(__file__).resolve().parents[3] / "examples" / "pictures"
 BLACK = np.zeros((480, 640, 3), np.uint8)
 
 

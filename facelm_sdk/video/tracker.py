@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import boxes as box_math
-from . import markup as markups
-from . import profile as profiling
-from ._optional import load_cv2
-from .aligner import MATCHING_IOU, MEAN_KPS, Aligner, Color
-from .detector import MAX_CONTAINED, MAX_IOU, Detections, Detector
-from .errors import InputError
-from .images.read import read_image
-from .smoothing import OneEuro, Smoothing
-from .transform import CropTransform, similarity
-from .types import Face, ImageArray
+from .. import boxes as box_math
+from .. import markup as markups
+from .. import profile as profiling
+from .._optional import load_cv2
+from ..aligner import MATCHING_IOU, MEAN_KPS, Aligner, Color
+from ..detector import MAX_CONTAINED, MAX_IOU, Detections, Detector
+from ..errors import InputError
+from ..images.read import read_image
+from ..transform import CropTransform, similarity
+from ..types import Face, ImageArray
+from .one_euro import OneEuro, Smoothing
 
 Points = NDArray[np.float32]
 

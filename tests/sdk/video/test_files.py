@@ -12,8 +12,9 @@ from typer.testing import CliRunner
 from facelm_sdk import cli
 from facelm_sdk.errors import ImageError, InputError, OutputError
 from facelm_sdk.runtimes.onnxruntime import OrtSession
-from facelm_sdk.tracker import LOOK_SIZE
-from facelm_sdk.video import VideoReader, VideoWriter
+from facelm_sdk.video.reader import VideoReader
+from facelm_sdk.video.tracker import LOOK_SIZE
+from facelm_sdk.video.writer import VideoWriter
 
 
 @pytest.fixture
