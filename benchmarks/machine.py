@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from facelm_sdk import bench
+from facelm_sdk import bench, machine
 
 from .machine_format import FORMAT
 
@@ -27,7 +27,7 @@ def peak(runs: int = 12) -> float:
 
 def circumstances() -> dict[str, Any]:
     """What stands in the results' ``machine_info`` beside pytest-benchmark's own facts."""
-    versions = bench.versions()
+    versions = machine.versions()
     for name in PACKAGES:
         try:
             versions[name] = metadata.version(name)
@@ -38,7 +38,7 @@ def circumstances() -> dict[str, Any]:
         "format": FORMAT,
         "threads": THREADS,
         "versions": versions,
-        **bench.machine(),
+        **machine.describe(),
         **gpu,
         "peak_multiply_adds_per_second": round(peak(), 2),
     }

@@ -289,7 +289,7 @@ _NOT_OF_A_PIPELINE = (
 
 
 def _export_pipeline(options: dict[str, Any], stderr: Console) -> None:
-    from facelm_sdk.cli_options import det_size_of
+    from facelm_sdk.cli.options import det_size_of
 
     from .pipeline import export_pipeline
 

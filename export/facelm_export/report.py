@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 import facelm_sdk
-from facelm_sdk.bench import cpu_model
+from facelm_sdk.machine import cpu_model
 
 from . import parity
 

@@ -11,21 +11,18 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.progress import Progress
 
-from . import zoo
-from .cli_options import DetSizeText, PrecisionText, det_size_of
-from .errors import ImageError, InputError
-from .files import check_place, write_bytes
-from .images.draw import draw
-from .types import Face, ImageArray
-from .video.one_euro import Smoothing
-from .video.reader import VideoReader
-from .video.tracker import Tracker
-from .video.writer import VideoWriter
-
-stderr = Console(stderr=True, highlight=False, soft_wrap=True)
+from .. import zoo
+from ..errors import ImageError, InputError
+from ..files import check_place, write_bytes
+from ..images.draw import draw
+from ..types import Face, ImageArray
+from ..video.one_euro import Smoothing
+from ..video.reader import VideoReader
+from ..video.tracker import Tracker
+from ..video.writer import VideoWriter
+from .options import DetSizeText, PrecisionText, det_size_of, stderr
 
 
 def track(

@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
+
+stderr = Console(stderr=True, highlight=False, soft_wrap=True)
 
 DetSizeText = Annotated[
     str, typer.Option(help="auto, the long side in pixels, or WIDTHxHEIGHT: how the detector sees a picture.")

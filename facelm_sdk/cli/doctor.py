@@ -1,21 +1,26 @@
-"""Looking over an installation: what is there, what really works, and what stands in each other's way."""
+"""``facelm doctor``: what is installed, what really works, and what stands in each other's way."""
 
 from __future__ import annotations
 
 import base64
+import json
 import os
 import platform
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import metadata
+from typing import Annotated
 
 import numpy as np
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
-from . import machine as cpu
-from . import zoo
-from ._optional import load_cv2, load_onnxruntime
-from .errors import FacelmError, MissingDependencyError
+from .. import machine, zoo
+from .._optional import load_cv2, load_onnxruntime
+from ..errors import FacelmError, MissingDependencyError
 
 # Wheels that install into the same folder, so that the last one installed overwrites the others.
 _RIVALS = {
@@ -56,6 +61,20 @@ class Check:
     ok: bool = True
 
 
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="The report as JSON.")] = False) -> None:
+    """Look over the installation; exit code 1 where something should be mended."""
+    checks = run_checks()
+    if as_json:
+        typer.echo(json.dumps([asdict(check) for check in checks], ensure_ascii=False, indent=1))
+    else:
+        table = Table(show_header=False, box=None)
+        for check in checks:
+            table.add_row("[green]ok[/]" if check.ok else "[red]problem[/]", check.name, escape(check.detail))
+        Console(highlight=False).print(table)
+    if not all(check.ok for check in checks):
+        raise typer.Exit(1)
+
+
 def run_checks() -> list[Check]:
     """All checks. Works without onnxruntime and OpenCV, and raises nothing."""
     return [*_versions(), *_rivals(), *_providers(), *_models(), *_machine()]
@@ -64,7 +83,7 @@ def run_checks() -> list[Check]:
 def _versions() -> Iterator[Check]:
     yield Check("python", f"{platform.python_version()} ({sys.executable})")
     yield Check("platform", platform.platform())
-    from . import __version__
+    from .. import __version__
 
     yield Check("facelm-sdk", __version__)
     yield Check("numpy", np.__version__)
@@ -136,7 +155,9 @@ def _machine() -> Iterator[Check]:
     suffix = f", OMP_NUM_THREADS={threads}" if threads else ""
     yield Check("CPU threads", f"{usable} usable of {os.cpu_count()}{suffix}")
     fast = (
-        "int8, which this processor is fast at" if cpu.fast_int8() else "fp32: no fast int8 is known of this processor"
+        "int8, which this processor is fast at"
+        if machine.fast_int8()
+        else "fp32: no fast int8 is known of this processor"
     )
     yield Check("embedded models run in", fast)
     cache = zoo.cache_dir()

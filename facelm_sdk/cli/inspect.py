@@ -1,12 +1,20 @@
-"""The facts of :mod:`facelm_sdk.inspect_model` in words."""
+"""``facelm inspect``: the facts of :mod:`facelm_sdk.inspect` in words."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Annotated, Any
 
-from . import markup as markups
-from .errors import MarkupError
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from .. import markup as markups
+from ..errors import FacelmError, MarkupError
+from ..inspect import inspect_model
+from .options import stderr
 
 _MEANING = {
     "crops": "BGR pixels, raw",
@@ -18,6 +26,46 @@ _MEANING = {
     "kps": "five points (x, y) in pixels",
 }
 _IN_ROWS = ("task", "name", "markup", "num_landmarks", "crop", "has_scores", "flip", "precision", "format_version")
+
+
+def inspect_command(
+    files: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FILE...",
+            help="Exported files (.onnx, .engine, .xml), Triton repositories, weights (.safetensors), embedded names.",
+        ),
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON list, one entry a file.")] = False,
+) -> None:
+    """Print what model files say of themselves: inputs, outputs, crop, markup, precision, origin, parity."""
+    console = Console(highlight=False)
+    found: list[dict[str, Any]] = []
+    failed = 0
+    for file in files:
+        try:
+            found.append(inspect_model(file))
+        except (FacelmError, OSError) as error:
+            failed += 1
+            found.append({"file": file, "error": str(error)})
+            stderr.print(f"error: {error}", style="red", markup=False)
+            continue
+        if not as_json:
+            for facts in (found[-1], *found[-1].get("models", ())):
+                _print_facts(console, facts)
+    if as_json:
+        typer.echo(json.dumps(found, ensure_ascii=False, indent=1))
+    if failed:
+        raise typer.Exit(2 if len(files) == 1 else 1)
+
+
+def _print_facts(console: Console, facts: dict[str, Any]) -> None:
+    title = escape(str(facts["file"]))
+    table = Table("", title=title, title_justify="left", title_style="bold", show_header=False, box=None)
+    table.add_column(overflow="fold")  # whole checksums
+    for label, text in rows(facts):
+        table.add_row(label, escape(text))
+    console.print(table)
 
 
 def rows(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
