@@ -24,9 +24,9 @@ import facelm_export
 import facelm_models
 from facelm_export import export
 from facelm_export.build import build, fuse
+from facelm_export.passes.int8 import quantize
 from facelm_export.pipeline import export_pipeline
-from facelm_export.precision import quantize
-from facelm_export.samples import portrait_crops
+from facelm_export.report.samples import portrait_crops
 from facelm_models import default_weights, heatmaps, info, list_models
 from facelm_models.complexity import multiply_adds, outline
 from facelm_sdk import zoo

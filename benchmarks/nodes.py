@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from facelm_export.samples import portrait_crops
+from facelm_export.report.samples import portrait_crops
 from facelm_sdk.runtimes.onnxruntime import OrtSession
 
 from .machine import THREADS

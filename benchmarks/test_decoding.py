@@ -9,7 +9,7 @@ from torch import nn
 
 from facelm_export.ops.decoding import decode
 from facelm_export.ops.nms import nms_reference
-from facelm_export.ops.patches import GatheredPatchCrop
+from facelm_export.passes.patches import GatheredPatchCrop
 from facelm_models import heatmaps
 from facelm_models.slpt import PatchCrop
 from facelm_sdk.boxes import merge

@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from facelm_export.samples import portrait_crops
+from facelm_export.report.samples import portrait_crops
 from facelm_sdk import Landmarker
 
 from .models import billions, chosen

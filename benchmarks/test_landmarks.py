@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from facelm_export.samples import portrait_crops
+from facelm_export.report.samples import portrait_crops
 from facelm_models import info
 from facelm_sdk import Landmarker
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from facelm_export.samples import PICTURE, PICTURE_KPS
+from facelm_export.report.samples import PICTURE, PICTURE_KPS
 from facelm_export.wrappers import PixelInput
 from facelm_models import create, info
 from facelm_sdk.images.read import read_image

@@ -340,7 +340,7 @@ def _with_progress(stderr: Console, what: str, work: Callable[[Callable[[str], N
 
 def _tell(done: Exported) -> None:
     """What was made, in a few lines."""
-    from .markdown import size
+    from .report.markdown import size
 
     report = done.report
     parity, latency = report["parity"], report.get("latency")

@@ -15,17 +15,19 @@ from facelm_sdk.contract import METADATA_KEY, ModelSpec
 from facelm_sdk.errors import InputError
 from facelm_sdk.runtimes.onnxruntime import OrtSession
 
-from . import parity
 from .build import Built, build, fuse
 from .formats import SUFFIXES, Exported, Format, Graph, check, prepare, write
-from .latency import measured
 from .onnx_export import OPSET, OPSETS, to_onnx
-from .ops.attention import join_attention
-from .ops.patches import swap_patch_crops
-from .precision import quantize, to_half
-from .report import command, imports, report
-from .samples import Samples, read_samples
-from .wrappers import absorb_pixels, without_batch_norm
+from .passes.attention import join_attention
+from .passes.batch_norm import without_batch_norm
+from .passes.half import to_half
+from .passes.int8 import quantize
+from .passes.patches import swap_patch_crops
+from .passes.pixels import absorb_pixels
+from .report import parity
+from .report.facts import command, imports, report
+from .report.latency import measured
+from .report.samples import Samples, read_samples
 
 if TYPE_CHECKING:
     from onnx import ModelProto

@@ -29,12 +29,12 @@ from facelm_sdk.types import Face, ImageArray
 from .exporter import Precision, export
 from .formats import Exported, Format, Graph, prepare, write
 from .graph_builder import GraphBuilder, Kind, Value
-from .latency import _side_by_side
 from .onnx_export import OPSET
 from .ops.looks import Found, detect
 from .ops.warp import crops
-from .report import command, report
-from .samples import portraits
+from .report.facts import command, report
+from .report.latency import _side_by_side
+from .report.samples import portraits
 
 OPSETS = range(18, 23)
 """Reductions took their axes as an input only from 18 on."""

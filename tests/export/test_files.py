@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from facelm_export.build import DET_THRESH
-from facelm_export.parity import TOLERANCES, landmark_parity
-from facelm_export.samples import PICTURE, Samples, portrait_crops
+from facelm_export.report.parity import TOLERANCES, landmark_parity
+from facelm_export.report.samples import PICTURE, Samples, portrait_crops
 from facelm_export.wrappers import FusedDetector, FusedLandmarks
 from facelm_models import create, default_weights, info, load
 from facelm_sdk import Aligner, Detector, Landmarker, zoo

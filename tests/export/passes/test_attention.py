@@ -8,12 +8,12 @@ import onnx
 import pytest
 import torch
 
-from facelm_export.ops.attention import JoinedDecoderLayer, JoinedEncoderLayer, join_attention
+from facelm_export.passes.attention import JoinedDecoderLayer, JoinedEncoderLayer, join_attention
 from facelm_models.layers import DecoderLayer, EncoderLayer
 from facelm_models.mtld import FeaturePyramidAttention
 from tests.tolerances import REWRITE
 
-from .conftest import disturbed
+from ..conftest import disturbed
 
 DIM, HEADS = 32, 4
 

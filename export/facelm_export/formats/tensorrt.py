@@ -11,7 +11,7 @@ from facelm_sdk.runtimes.tensorrt.build import build_engine, check_buildable, re
 if TYPE_CHECKING:
     from facelm_sdk.contract import ModelSpec
 
-    from .formats import Graph
+    from . import Graph
 
 
 def require() -> None:

@@ -10,14 +10,16 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from facelm_export import export, exporter, parity
-from facelm_export.precision import InFloat32, quantizable, quantize, to_half
-from facelm_export.samples import portrait_crops, varied_crops
+from facelm_export import export, exporter
+from facelm_export.passes.half import InFloat32, to_half
+from facelm_export.passes.int8 import quantizable, quantize
+from facelm_export.report import parity
+from facelm_export.report.samples import portrait_crops, varied_crops
 from facelm_models import create, info
 from facelm_sdk.errors import InputError, ParityError
 from facelm_sdk.runtimes.onnxruntime import OrtSession
 
-from .conftest import SMALL
+from ..conftest import SMALL
 
 
 def small_network(name):

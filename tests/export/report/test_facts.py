@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from facelm_export import export, latency
-from facelm_export.markdown import markdown, size
-from facelm_export.report import command, file_facts, machine
+from facelm_export import export
+from facelm_export.report import latency
+from facelm_export.report.facts import command, file_facts, machine
+from facelm_export.report.markdown import markdown, size
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from facelm_export.samples import PICTURE, SECOND, portrait_crops, read_samples, varied_crops
+from facelm_export.report.samples import PICTURE, SECOND, portrait_crops, read_samples, varied_crops
 from facelm_sdk import Aligner, Landmarker
 from facelm_sdk.contract import ModelSpec
 from facelm_sdk.errors import InputError

@@ -14,8 +14,8 @@ from facelm_sdk.contract import ModelSpec
 from facelm_sdk.errors import InputError, ModelFileError, OutputError
 from facelm_sdk.files import check_place, write_files
 
-from .markdown import markdown
-from .report import file_facts
+from ..report.facts import file_facts
+from ..report.markdown import markdown
 
 Format = Literal["onnx", "engine", "openvino", "triton"]
 

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from facelm_export.ops.patches import GatheredPatchCrop, swap_patch_crops
-from facelm_export.precision import to_half
+from facelm_export.passes.half import to_half
+from facelm_export.passes.patches import GatheredPatchCrop, swap_patch_crops
 from facelm_models import info
 from facelm_models.slpt import SLPT, PatchCrop, SLPTConfig
 from tests.tolerances import PIXELS, REWRITE

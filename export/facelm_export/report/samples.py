@@ -20,7 +20,7 @@ from facelm_sdk.images.read import read_image
 from facelm_sdk.transform import CropTransform
 from facelm_sdk.types import ImageArray
 
-ASSETS = Path(__file__).with_name("assets")
+ASSETS = Path(__file__).parents[1] / "assets"
 PICTURE = ASSETS / "collins.jpg"
 """NASA's portrait of Eileen Collins (public domain)."""
 PICTURE_KPS = np.array([[200.0, 101.0], [247.0, 103.0], [225.0, 124.0], [206.0, 144.0], [242.0, 143.0]])

@@ -12,7 +12,8 @@ import numpy as np
 import onnx
 import pytest
 
-from facelm_export import export, exporter, tensorrt
+from facelm_export import export, exporter
+from facelm_export.formats import tensorrt
 from facelm_sdk import Landmarker
 from facelm_sdk.errors import ContractError, EngineError, FacelmError, InputError, MissingDependencyError
 from facelm_sdk.runtimes.tensorrt.api import Cuda
@@ -22,7 +23,7 @@ from facelm_sdk.runtimes.tensorrt.sidecar import EngineCard
 from tests.sdk.runtimes.fake_tensorrt import Cudart
 from tests.tolerances import PIXELS
 
-from .conftest import SMALL
+from ..conftest import SMALL
 
 trt = pytest.importorskip("tensorrt_rtx")
 

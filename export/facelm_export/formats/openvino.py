@@ -15,11 +15,11 @@ from facelm_sdk.runtimes.base import Session
 from facelm_sdk.runtimes.onnxruntime import OrtSession
 from facelm_sdk.runtimes.openvino import OpenVinoSession, load_openvino
 
-from . import parity
-from .samples import read_samples
+from ..report import parity
+from ..report.samples import read_samples
 
 if TYPE_CHECKING:
-    from .formats import Graph
+    from . import Graph
 
 TOLERANCES = {**parity.TOLERANCES, "int8": {"p99_px": 1.0}}
 """Largest differences from the ONNX graph in pixels; in int8 each runtime rounds where it likes."""

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from facelm_export.parity import TOLERANCES, check, detection_parity, landmark_parity
-from facelm_export.samples import Samples
+from facelm_export.report.parity import TOLERANCES, check, detection_parity, landmark_parity
+from facelm_export.report.samples import Samples
 from facelm_sdk.errors import ParityError
 
 PICTURES = Samples([np.zeros((1, 8, 8, 3), np.uint8)] * 3)

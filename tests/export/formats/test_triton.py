@@ -13,7 +13,7 @@ import onnxruntime
 import pytest
 
 from facelm_export import export, exporter
-from facelm_export.triton import model_files
+from facelm_export.formats.triton import model_files
 from facelm_models import default_weights
 from facelm_sdk import zoo
 from facelm_sdk.contract import ModelSpec

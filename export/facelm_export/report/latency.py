@@ -19,7 +19,7 @@ from facelm_sdk.runtimes.onnxruntime import OrtSession
 from .samples import PICTURE, portrait_crops
 
 if TYPE_CHECKING:
-    from .formats import Graph
+    from ..formats import Graph
 
 PICTURE_SIZE = (640, 480)  # width, height of what a detector is timed on
 SECONDS = 2.5

@@ -10,10 +10,10 @@ import numpy as np
 import onnx
 import pytest
 
-from facelm_export import export, exporter, openvino
-from facelm_export.formats import Graph
-from facelm_export.parity import TOLERANCES
-from facelm_export.samples import PICTURE, portrait_crops, portraits
+from facelm_export import export, exporter
+from facelm_export.formats import Graph, openvino
+from facelm_export.report.parity import TOLERANCES
+from facelm_export.report.samples import PICTURE, portrait_crops, portraits
 from facelm_models import default_weights
 from facelm_sdk import Aligner, zoo
 from facelm_sdk.errors import MissingDependencyError, OutputError, ParityError

@@ -18,7 +18,7 @@ from facelm_sdk.errors import InputError
 if TYPE_CHECKING:
     from onnx import ValueInfoProto
 
-    from .formats import Graph
+    from . import Graph
 
 QUEUE_DELAY = 100
 """Microseconds that a request waits for others to share its run; short, since a client that is alone waits in vain."""

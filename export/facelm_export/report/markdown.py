@@ -31,7 +31,7 @@ _KNOWN = (
 
 
 def markdown(report: Mapping[str, Any]) -> str:
-    """The text for people of what :func:`facelm_export.report.report` gathered and a format's writer added."""
+    """The text for people of what :func:`facelm_export.report.facts.report` gathered and a format's writer added."""
     more = {key: value for key, value in report.items() if key not in _KNOWN}
     topics = {key: more.pop(key) for key in list(more) if isinstance(more[key], Mapping)}
     parts = [

@@ -22,7 +22,7 @@ from . import parity
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-    from .formats import Graph
+    from ..formats import Graph
 
 
 def report(
