@@ -10,8 +10,8 @@ from facelm_sdk import Aligner, zoo
 from facelm_sdk.images.read import read_image
 from facelm_sdk.runtimes.onnxruntime import OrtSession
 
-from .machine import THREADS
-from .turns import Side
+from .measure.interleaved import Side
+from .measure.machine import THREADS
 
 FACES = ("1face", "16faces", "0faces")
 

@@ -14,8 +14,8 @@ from facelm_models import heatmaps
 from facelm_models.slpt import PatchCrop
 from facelm_sdk.boxes import merge
 
-from .graphs import Call, session_of
-from .turns import Side
+from .measure.graphs import Call, session_of
+from .measure.interleaved import Side
 
 FORMS = ("reference", "twin", "graph")
 

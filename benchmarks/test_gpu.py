@@ -13,8 +13,8 @@ import pytest
 from facelm_export.report.samples import portrait_crops
 from facelm_sdk import Landmarker
 
-from .models import billions, chosen
-from .turns import Side
+from .measure.interleaved import Side
+from .measure.models import billions, chosen
 
 BACKENDS = ("eager_cuda", "cuda", "cuda_graph", "ort_tensorrt", "ort_tensorrt_graph", "tensorrt")
 PROVIDERS = {"cuda": "CUDAExecutionProvider", "ort_tensorrt": "TensorrtExecutionProvider"}

@@ -10,9 +10,9 @@ from facelm_export.report.samples import portrait_crops
 from facelm_models import info
 from facelm_sdk import Landmarker
 
-from .models import billions, chosen
-from .nodes import PARTS, Profile
-from .turns import Side
+from .measure.interleaved import Side
+from .measure.models import billions, chosen
+from .measure.nodes import PARTS, Profile
 
 SIDES = (
     ("eager", "fp32"),

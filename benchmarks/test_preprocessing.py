@@ -12,8 +12,8 @@ from facelm_models import create, info
 from facelm_sdk.images.read import read_image
 from facelm_sdk.transform import ARCFACE_112, CropTransform, kps5_recipe
 
-from .graphs import session_of
-from .turns import Side
+from .measure.graphs import session_of
+from .measure.interleaved import Side
 
 
 @pytest.mark.parametrize("crop", ["landmarks192", "arcface112", "landmarks192_of_4096px"])

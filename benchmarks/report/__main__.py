@@ -1,24 +1,21 @@
 """A benchmark run as one HTML page with charts, and as Markdown.
 
-``python benchmarks/report.py RESULT.json [-o REPORT.html] [-o REPORT.md]``, and to compare two runs of one machine
-``python benchmarks/report.py NEW.json --compare OLD.json`` (exit code 1 where a ratio got worse by more than noise).
+``python -m benchmarks.report RESULT.json [-o REPORT.html] [-o REPORT.md]``, and to compare two runs of one machine
+``python -m benchmarks.report NEW.json --compare OLD.json`` (exit code 1 where a ratio got worse by more than noise).
 """
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a script
+from .compare import changes, in_words
+from .html_report import accuracies, html, markdown
+from .results import read
 
-from benchmarks.compare import changes, in_words
-from benchmarks.page import accuracies, html, markdown
-from benchmarks.reading import read
-
-ACCURACY = Path(__file__).resolve().parents[1] / "training" / "results" / "landmarks68.json"
+ACCURACY = Path(__file__).resolve().parents[2] / "training" / "results" / "landmarks68.json"
 
 
 def report(

@@ -1,21 +1,18 @@
 """Two result files of one machine: which ratios got worse by more than noise.
 
-``python benchmarks/compare.py OLD.json NEW.json`` ends with exit code 1 where one did. Ratios within a comparison, not
-times, are compared: a slower day slows all sides of it.
+``python -m benchmarks.report.compare OLD.json NEW.json`` ends with exit code 1 where one did. Ratios within a
+comparison, not times, are compared: a slower day slows all sides of it.
 """
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a script
-
-from benchmarks.reading import Entry, Run, read
+from .results import Entry, Run, read
 
 LEAST = 0.10
 """A ratio that changed by less than this part of it did not change: quiet runs differ by as much."""

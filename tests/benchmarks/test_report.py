@@ -11,11 +11,11 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from benchmarks import compare
-from benchmarks.page import accuracies, html, markdown
-from benchmarks.reading import read, run_of
-from benchmarks.report import report
-from benchmarks.targets import targets
+from benchmarks.report import compare
+from benchmarks.report.__main__ import report
+from benchmarks.report.html_report import accuracies, html, markdown
+from benchmarks.report.results import read, run_of
+from benchmarks.report.targets import targets
 
 
 def timed(test, median, spread=0.02, rounds=25, info=None, axes=("backend", "precision"), **params):

@@ -11,7 +11,7 @@ import torch
 
 from facelm_sdk import bench, machine
 
-from .machine_format import FORMAT
+from ..report.format import FORMAT
 
 THREADS = int(os.environ.get("FACELM_BENCH_THREADS", "2"))
 SIDE = 1024

@@ -1,6 +1,6 @@
 """Other people's landmark finders, timed in a process of their own: their packages need versions that ours do not.
 
-``PYTHON peers.py PEER PICTURE THREADS`` first prints one JSON line, ``{"version": ..., "found": points}`` or
+``PYTHON competitors.py PEER PICTURE THREADS`` first prints one JSON line, ``{"version": ..., "found": points}`` or
 ``{"unavailable": reason}``; then, for each number on a line of stdin, one JSON line with the milliseconds of so many
 runs. It needs what the peer itself needs, numpy and OpenCV. The process is kept to THREADS cores, as MediaPipe has no
 option for its threads.

@@ -1,4 +1,4 @@
-"""The other end of peers.py: a peer as a side of a comparison."""
+"""The other end of competitors.py: a peer as a side of a comparison."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from .interleaved import Side
 from .machine import THREADS
-from .turns import Side
 
 PYTHON = os.environ.get("FACELM_BENCH_PEERS", sys.executable)
 """The Python that the peers are installed in."""
@@ -21,7 +21,7 @@ PYTHON = os.environ.get("FACELM_BENCH_PEERS", sys.executable)
 
 def peer(name: str, picture: Path) -> Side:
     """A peer, opened in its own process; skipped, with its reason, where it is not to be had."""
-    script = Path(__file__).with_name("peers.py")
+    script = Path(__file__).with_name("competitors.py")
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     process = subprocess.Popen(
         [PYTHON, str(script), name, str(picture), str(THREADS)],

@@ -16,8 +16,8 @@ import onnxruntime
 from facelm_export.report.samples import portrait_crops
 from facelm_sdk.runtimes.onnxruntime import OrtSession
 
+from .interleaved import Side
 from .machine import THREADS
-from .turns import Side
 
 PARTS = ("preprocessing", "network", "decoding")
 RUNS = 20

@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from .machine_format import FORMAT
+from .format import FORMAT
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .reading import Entry, Run
+from .results import Entry, Run
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .charts import Series, bars, points
-from .reading import Entry, Run, milliseconds
+from .results import Entry, Run, milliseconds
 from .targets import PARTS, Target, targets
 
 METHOD = (
