@@ -17,7 +17,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from facelm_sdk.errors import FacelmError, InputError, MissingDependencyError
 
 if TYPE_CHECKING:
-    from .formats import Exported
+    from .job import Exported
 
 MODEL, PRECISION, FORMAT, CHECKS, OUTPUT = "Model", "Precision", "Format", "Checks", "Output"
 PIPELINE = "Whole pipeline"

@@ -16,7 +16,8 @@ from facelm_sdk.errors import InputError
 from facelm_sdk.runtimes.onnxruntime import OrtSession
 
 from .build import Built, build, fuse
-from .formats import SUFFIXES, Exported, Format, Graph, check, prepare, write
+from .formats import SUFFIXES, check, prepare, write
+from .job import Exported, ExportJob, Format
 from .onnx_export import OPSET, OPSETS, to_onnx
 from .passes.attention import join_attention
 from .passes.batch_norm import without_batch_norm
@@ -126,16 +127,16 @@ def export(
     reference = fuse(built, decoder=heatmaps.decode)
     tolerance = parity.TOLERANCES[precision] if atol is None else {"max_px": atol}
     spec = _proven(built.spec, reference, proto, samples, None if random else tolerance)
-    graph = Graph(proto.SerializeToString(), spec, path, batch, max_batch, progress)
-    facts = report(graph, proto, opset=opset, target=target, format=format, tolerance=tolerance)
+    job = ExportJob(proto.SerializeToString(), spec, path, batch, max_batch, progress)
+    facts = report(job, proto, opset=opset, target=target, format=format, tolerance=tolerance)
     named = path.name if out is not None and Path(out) == path else None
     ambiguous = precision == "int8" and format == "onnx"  # without a target, the command line writes a file for each
     asked = {**asked, "out": named, "target": target if ambiguous else asked["target"]}
     facts["command"] = command(export, asked, *imports(built.info.build))
     if latency:
         progress("measuring")
-        facts["latency"] = measured(reference, graph)
-    return write(replace(graph, command=facts["command"]), facts, format)
+        facts["latency"] = measured(reference, job)
+    return write(replace(job, command=facts["command"]), facts, format)
 
 
 def _check_choice(what: str, value: str, choices: Iterable[str]) -> None:

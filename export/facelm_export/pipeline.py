@@ -27,8 +27,10 @@ from facelm_sdk.runtimes.open import open_session
 from facelm_sdk.types import Face, ImageArray
 
 from .exporter import Precision, export
-from .formats import Exported, Format, Graph, prepare, write
+from .formats import prepare, write
 from .graph_builder import GraphBuilder, Kind, Value
+from .job import Exported, Format
+from .job import ExportJob as Graph
 from .onnx_export import OPSET
 from .ops.looks import Found, detect
 from .ops.warp import crops

@@ -6,46 +6,16 @@ import importlib
 import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from facelm_sdk.contract import ModelSpec
 from facelm_sdk.errors import InputError, ModelFileError, OutputError
 from facelm_sdk.files import check_place, write_files
 
+from ..job import Exported, ExportJob
 from ..report.facts import file_facts
 from ..report.markdown import markdown
-
-Format = Literal["onnx", "engine", "openvino", "triton"]
-
-
-@dataclass(frozen=True)
-class Graph:
-    """A proven ONNX graph, from which the files of every format are made.
-
-    ``path``: the file or folder wanted. ``batch``: the fixed number of crops, None for any; ``max_batch``: the most
-    that a format which must know it is built for; ``command``: the line that makes the files again.
-    """
-
-    data: bytes
-    spec: ModelSpec
-    path: Path
-    batch: int | None
-    max_batch: int
-    progress: Callable[[str], None]
-    command: str = ""
-
-
-@dataclass(frozen=True)
-class Exported:
-    """Where the file and its report lie, and what the report says."""
-
-    path: Path
-    report_path: Path
-    spec: ModelSpec
-    report: dict[str, Any]
-
 
 SUFFIXES: dict[str, str] = {"onnx": ".onnx", "engine": ".engine", "openvino": ".xml", "triton": ""}
 """Formats, and how the name of their main file ends; Triton's model repository is a folder."""
@@ -85,12 +55,12 @@ def _module(format: str) -> Any:
     return importlib.import_module(f"{__package__}.{_MODULES[format]}")
 
 
-def write(graph: Graph, facts: dict[str, Any], format: str) -> Exported:
+def write(job: ExportJob, facts: dict[str, Any], format: str) -> Exported:
     """Write the files and their report, all or none. ``facts``: what the report says of the graph."""
-    graph.progress("writing")
-    made, about = _module(format).files(graph) if format in _MODULES else ({graph.path: graph.data}, {})
-    facts = facts | file_facts(graph.path, made) | about
-    report_path = _report_path(graph.path, format, about)
+    job.progress("writing")
+    made, about = _module(format).files(job) if format in _MODULES else ({job.path: job.data}, {})
+    facts = facts | file_facts(job.path, made) | about
+    report_path = _report_path(job.path, format, about)
     texts = {
         report_path: json.dumps(facts, indent=2).encode(),
         report_path.with_suffix(".md"): markdown(facts).encode(),
@@ -99,7 +69,7 @@ def write(graph: Graph, facts: dict[str, Any], format: str) -> Exported:
         write_files({**texts, **made})
     except OutputError as error:
         raise ModelFileError(str(error)) from error
-    return Exported(graph.path, report_path, graph.spec, facts)
+    return Exported(job.path, report_path, job.spec, facts)
 
 
 def _report_path(path: Path, format: str, about: dict[str, Any]) -> Path:

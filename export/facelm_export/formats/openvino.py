@@ -19,7 +19,7 @@ from ..report import parity
 from ..report.samples import read_samples
 
 if TYPE_CHECKING:
-    from . import Graph
+    from ..job import ExportJob
 
 TOLERANCES = {**parity.TOLERANCES, "int8": {"p99_px": 1.0}}
 """Largest differences from the ONNX graph in pixels; in int8 each runtime rounds where it likes."""
@@ -30,7 +30,7 @@ def require() -> None:
     load_openvino()
 
 
-def files(graph: Graph) -> tuple[dict[Path, bytes], dict[str, Any]]:
+def files(job: ExportJob) -> tuple[dict[Path, bytes], dict[str, Any]]:
     """The .xml and the .bin, and how far their outputs are from the ONNX graph's, in pixels.
 
     Raises MissingDependencyError without OpenVINO and ParityError where the two differ too much.
@@ -38,9 +38,9 @@ def files(graph: Graph) -> tuple[dict[Path, bytes], dict[str, Any]]:
     openvino = load_openvino()
     with tempfile.TemporaryDirectory() as scratch:
         draft = Path(scratch) / "draft.xml"
-        _convert(openvino, graph.data, graph.spec, draft)
-        figures = _compared(graph, OpenVinoSession(draft))
-        made = {graph.path.with_suffix(kind): draft.with_suffix(kind).read_bytes() for kind in (".bin", ".xml")}
+        _convert(openvino, job.data, job.spec, draft)
+        figures = _compared(job, OpenVinoSession(draft))
+        made = {job.path.with_suffix(kind): draft.with_suffix(kind).read_bytes() for kind in (".bin", ".xml")}
     return made, {"openvino": {"version": openvino.__version__, "parity": {"against": "ONNX Runtime", **figures}}}
 
 
@@ -52,9 +52,9 @@ def _convert(openvino: Any, data: bytes, spec: ModelSpec, path: Path) -> None:
     openvino.save_model(network, path, compress_to_fp16=False)
 
 
-def _compared(graph: Graph, session: Session) -> dict[str, Any]:
-    spec = graph.spec
-    figures = parity.compare(_Reference(OrtSession(graph.data)), session, read_samples(None, spec))
+def _compared(job: ExportJob, session: Session) -> dict[str, Any]:
+    spec = job.spec
+    figures = parity.compare(_Reference(OrtSession(job.data)), session, read_samples(None, spec))
     limits = {"unmatched": 0.0, **TOLERANCES[spec.precision]}
     missed = [
         f"{key} {figures[key]} (allowed {most})" for key, most in limits.items() if not figures.get(key, 0) <= most

@@ -11,7 +11,7 @@ from facelm_sdk.runtimes.tensorrt.build import build_engine, check_buildable, re
 if TYPE_CHECKING:
     from facelm_sdk.contract import ModelSpec
 
-    from . import Graph
+    from ..job import ExportJob
 
 
 def require() -> None:
@@ -24,16 +24,16 @@ def check(spec: ModelSpec) -> None:
     check_buildable(spec)
 
 
-def files(graph: Graph) -> tuple[dict[Path, bytes], dict[str, Any]]:
+def files(job: ExportJob) -> tuple[dict[Path, bytes], dict[str, Any]]:
     """The files by their paths, and what the report should say beyond the usual. Errors: see build_engine."""
-    graph.progress("building the engine")
+    job.progress("building the engine")
     built = build_engine(
-        graph.data,
-        graph.spec,
-        max_batch=graph.max_batch,
-        timing=read_timing(graph.path),
-        rebuild=graph.command or None,
-        progress=lambda done: graph.progress(f"building the engine, {done:.0%}"),
+        job.data,
+        job.spec,
+        max_batch=job.max_batch,
+        timing=read_timing(job.path),
+        rebuild=job.command or None,
+        progress=lambda done: job.progress(f"building the engine, {done:.0%}"),
     )
     card = built.card
     facts = {
@@ -43,4 +43,4 @@ def files(graph: Graph) -> tuple[dict[Path, bytes], dict[str, Any]]:
         "source_sha256": card.source_sha256,
         "engine_parity": "the figures of parity are the ONNX graph's; the engine was not run",
     }
-    return built.files(graph.path), {"engine": facts}
+    return built.files(job.path), {"engine": facts}

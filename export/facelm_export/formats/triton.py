@@ -18,7 +18,7 @@ from facelm_sdk.errors import InputError
 if TYPE_CHECKING:
     from onnx import ValueInfoProto
 
-    from . import Graph
+    from ..job import ExportJob
 
 QUEUE_DELAY = 100
 """Microseconds that a request waits for others to share its run; short, since a client that is alone waits in vain."""
@@ -35,9 +35,9 @@ class _Tensor:
     dims: tuple[int, ...]
 
 
-def files(graph: Graph) -> tuple[dict[Path, bytes], dict[str, Any]]:
-    """The files to write in the model repository ``graph.path``, and the model's name and version there."""
-    return model_files(graph.path, graph.data, graph.spec, graph.max_batch)
+def files(job: ExportJob) -> tuple[dict[Path, bytes], dict[str, Any]]:
+    """The files to write in the model repository ``job.path``, and the model's name and version there."""
+    return model_files(job.path, job.data, job.spec, job.max_batch)
 
 
 def model_files(

@@ -22,11 +22,11 @@ from . import parity
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-    from ..formats import Graph
+    from ..job import ExportJob
 
 
 def report(
-    graph: Graph,
+    job: ExportJob,
     proto: ModelProto,
     *,
     opset: int,
@@ -38,16 +38,16 @@ def report(
     import onnx
     import onnxruntime
 
-    spec = graph.spec
+    spec = job.spec
     return {
-        "file": graph.path.name,
+        "file": job.path.name,
         "name": spec.name,
         "task": spec.task,
         "markup": spec.markup,
         "num_landmarks": spec.num_landmarks,
         "precision": spec.precision,
         "flip": spec.flip,
-        "batch": graph.batch or "dynamic",
+        "batch": job.batch or "dynamic",
         "data": spec.data,
         "licence": spec.licence,
         "accuracy": dict(spec.accuracy),
@@ -56,8 +56,8 @@ def report(
         "target": target,
         "opset": opset,
         "nodes": len(proto.graph.node),
-        "bytes": len(graph.data),
-        "sha256": hashlib.sha256(graph.data).hexdigest(),
+        "bytes": len(job.data),
+        "sha256": hashlib.sha256(job.data).hexdigest(),
         "parity": dict(spec.parity),
         "tolerance": dict(parity.TOLERANCES[spec.precision] if tolerance is None else tolerance),
         "machine": machine(),

@@ -19,7 +19,7 @@ from facelm_sdk.runtimes.onnxruntime import OrtSession
 from .samples import PICTURE, portrait_crops
 
 if TYPE_CHECKING:
-    from ..formats import Graph
+    from ..job import ExportJob
 
 PICTURE_SIZE = (640, 480)  # width, height of what a detector is timed on
 SECONDS = 2.5
@@ -28,7 +28,7 @@ ROUNDS = 3
 BLOCK_SECONDS = 0.2  # of one side before the other has its turn
 
 
-def measured(reference: nn.Module, graph: Graph) -> dict[str, Any]:
+def measured(reference: nn.Module, job: ExportJob) -> dict[str, Any]:
     """Milliseconds of a run of ``reference`` (PyTorch eager, fp32) and of the graph (onnxruntime on the CPU).
 
     Both get the same input and number of threads, and take turns in blocks, so that a machine that slows down slows
@@ -36,8 +36,8 @@ def measured(reference: nn.Module, graph: Graph) -> dict[str, Any]:
     ``ratio`` is how many times faster onnxruntime is.
     """
     threads = torch.get_num_threads()
-    session = OrtSession(graph.data, threads=threads)
-    name, value = _input(graph.spec, graph.batch or 1)
+    session = OrtSession(job.data, threads=threads)
+    name, value = _input(job.spec, job.batch or 1)
     tensor = torch.from_numpy(value)
 
     @torch.inference_mode()

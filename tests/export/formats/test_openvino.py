@@ -11,7 +11,8 @@ import onnx
 import pytest
 
 from facelm_export import export, exporter
-from facelm_export.formats import Graph, openvino
+from facelm_export.formats import openvino
+from facelm_export.job import ExportJob
 from facelm_export.report.parity import TOLERANCES
 from facelm_export.report.samples import PICTURE, portrait_crops, portraits
 from facelm_models import default_weights
@@ -27,7 +28,7 @@ pytest.importorskip("openvino")
 
 def graph_of(file, path):
     data = Path(file).read_bytes()
-    return Graph(data, OrtSession(data).spec, path, None, 16, lambda step: None)
+    return ExportJob(data, OrtSession(data).spec, path, None, 16, lambda step: None)
 
 
 @pytest.fixture(scope="module")
