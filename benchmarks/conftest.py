@@ -14,11 +14,11 @@ import pytest
 import torch
 
 from facelm_sdk import bench, zoo
-from facelm_sdk.image import read_image
+from facelm_sdk.images.read import read_image
 
-from .machine import THREADS, circumstances
-from .models import Models, make_ahead
-from .turns import REPLAY, Key, Outcome, Turns
+from .measure.interleaved import REPLAY, Key, Outcome, Turns
+from .measure.machine import THREADS, circumstances
+from .measure.models import Models, make_ahead
 
 HERE = Path(__file__).parent
 NOT_RUN: dict[str, list[str]] = {}

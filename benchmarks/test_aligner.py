@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from contextlib import contextmanager
-
 import cv2
 import numpy as np
-import onnxruntime
 import pytest
 
-from facelm_sdk import Aligner, spinning, zoo
-from facelm_sdk.image import read_image
-from facelm_sdk.session import OrtSession
+from facelm_sdk import Aligner, zoo
+from facelm_sdk.images.read import read_image
+from facelm_sdk.runtimes.onnxruntime import OrtSession
 
-from .machine import THREADS
-from .turns import SECONDS, Side
+from .measure.interleaved import Side
+from .measure.machine import THREADS
 
-SETTLING = 100
-"""Runs after which a session on a busy machine knows that it is one."""
 FACES = ("1face", "16faces", "0faces")
 
 
@@ -106,42 +99,6 @@ def test_aligner_threads(turns, picture, threads):
         return Side(lambda: whole(picture))
 
     turns(("threads",), make)
-
-
-@contextmanager
-def burning(cores):
-    """As many processes that want a core for themselves."""
-    burners = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(cores)]
-    try:
-        yield
-    finally:
-        for burner in burners:
-            burner.kill()
-            burner.wait()
-
-
-@pytest.mark.parametrize("waiting", ["asleep", "default"])
-@pytest.mark.parametrize("machine", ["free", "busy"])
-def test_waiting(turns, picture, machine, waiting):
-    """How idle threads wait, on a machine of ours alone and on one where another process is on every core.
-
-    ``default`` is as a user gets it, ``asleep`` never spins.
-    """
-
-    def make(waiting):
-        options = {"threads": THREADS}
-        if waiting != "default":
-            own = onnxruntime.SessionOptions()
-            own.intra_op_num_threads = THREADS
-            spinning.allow(own, bounded=False)
-            options = {"session_options": own}
-        whole = Aligner(**options)
-        for _ in range(SETTLING if machine == "busy" else 1):
-            whole(picture)
-        return Side(lambda: whole(picture))
-
-    with burning(THREADS if machine == "busy" else 0):
-        turns(("waiting",), make, seconds=4 * SECONDS)
 
 
 @pytest.mark.parametrize("batch", [1, 8, 16], ids="batch{}".format)

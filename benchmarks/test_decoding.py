@@ -9,13 +9,13 @@ from torch import nn
 
 from facelm_export.ops.decoding import decode
 from facelm_export.ops.nms import nms_reference
-from facelm_export.ops.patches import GatheredPatchCrop
+from facelm_export.passes.patches import GatheredPatchCrop
 from facelm_models import heatmaps
 from facelm_models.slpt import PatchCrop
 from facelm_sdk.boxes import merge
 
-from .graphs import Call, session_of
-from .turns import Side
+from .measure.graphs import Call, session_of
+from .measure.interleaved import Side
 
 FORMS = ("reference", "twin", "graph")
 

@@ -7,8 +7,8 @@ import pytest
 
 from facelm_sdk import Detector
 
-from .models import billions, chosen
-from .turns import Side
+from .measure.interleaved import Side
+from .measure.models import billions, chosen
 
 SIDES = (("eager", "fp32"), ("onnxruntime", "fp32"), ("onnxruntime", "int8"))
 

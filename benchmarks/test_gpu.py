@@ -10,11 +10,11 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from facelm_export.samples import portrait_crops
+from facelm_export.report.samples import portrait_crops
 from facelm_sdk import Landmarker
 
-from .models import billions, chosen
-from .turns import Side
+from .measure.interleaved import Side
+from .measure.models import billions, chosen
 
 BACKENDS = ("eager_cuda", "cuda", "cuda_graph", "ort_tensorrt", "ort_tensorrt_graph", "tensorrt")
 PROVIDERS = {"cuda": "CUDAExecutionProvider", "ort_tensorrt": "TensorrtExecutionProvider"}

@@ -6,13 +6,13 @@ import os
 
 import pytest
 
-from facelm_export.samples import portrait_crops
+from facelm_export.report.samples import portrait_crops
 from facelm_models import info
 from facelm_sdk import Landmarker
 
-from .models import billions, chosen
-from .nodes import PARTS, Profile
-from .turns import Side
+from .measure.interleaved import Side
+from .measure.models import billions, chosen
+from .measure.nodes import PARTS, Profile
 
 SIDES = (
     ("eager", "fp32"),

@@ -7,12 +7,12 @@ import pytest
 
 from facelm_sdk import Aligner
 from facelm_sdk.bench import PICTURE
-from facelm_sdk.tracker import Tracker
+from facelm_sdk.video.tracker import Tracker
 
-from .machine import THREADS
-from .peer_process import peer
-from .peers import frames
-from .turns import Side
+from .measure.competitor_process import peer
+from .measure.competitors import frames
+from .measure.interleaved import Side
+from .measure.machine import THREADS
 
 
 @pytest.mark.parametrize("who", ["facelm", "mediapipe_static", "insightface", "face_alignment"])

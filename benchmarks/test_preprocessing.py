@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from facelm_export.samples import PICTURE, PICTURE_KPS
+from facelm_export.report.samples import PICTURE, PICTURE_KPS
 from facelm_export.wrappers import PixelInput
 from facelm_models import create, info
-from facelm_sdk.image import read_image
+from facelm_sdk.images.read import read_image
 from facelm_sdk.transform import ARCFACE_112, CropTransform, kps5_recipe
 
-from .graphs import session_of
-from .turns import Side
+from .measure.graphs import session_of
+from .measure.interleaved import Side
 
 
 @pytest.mark.parametrize("crop", ["landmarks192", "arcface112", "landmarks192_of_4096px"])

@@ -12,9 +12,9 @@ import pytest
 
 from facelm_sdk.bench import PICTURE
 
-from .machine import THREADS
-from .peer_process import PYTHON
-from .turns import Side
+from .measure.competitor_process import PYTHON
+from .measure.interleaved import Side
+from .measure.machine import THREADS
 
 RSS = """
 import json

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from facelm_sdk import Aligner
-from facelm_sdk.draw import draw
+from facelm_sdk.images.draw import draw
 
 PICTURES = Path(__file__).with_name("pictures")
 # portrait, face height in pixels, centre x, centre y, degrees

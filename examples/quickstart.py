@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 
 from facelm_sdk import Aligner
-from facelm_sdk.draw import draw
+from facelm_sdk.images.draw import draw
 
 picture = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).with_name("pictures") / "collins.jpg")
 image = cv2.imread(str(picture))

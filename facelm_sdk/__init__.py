@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from . import markup as markup
     from .aligner import Aligner as Aligner
+    from .contract import ModelSpec as ModelSpec
     from .detector import Detections as Detections
     from .detector import Detector as Detector
     from .errors import ChecksumError as ChecksumError
@@ -27,17 +28,16 @@ if TYPE_CHECKING:
     from .errors import ParityError as ParityError
     from .errors import ProviderError as ProviderError
     from .errors import UnknownModelError as UnknownModelError
-    from .image import read_image as read_image
+    from .images.read import read_image as read_image
     from .landmarker import Landmarker as Landmarker
     from .markup import Markup as Markup
     from .profile import Profile as Profile
-    from .smoothing import Smoothing as Smoothing
-    from .spec import ModelSpec as ModelSpec
-    from .tracker import Tracker as Tracker
     from .transform import CropRecipe as CropRecipe
     from .transform import CropTransform as CropTransform
     from .types import Face as Face
     from .types import ImageArray as ImageArray
+    from .video.one_euro import Smoothing as Smoothing
+    from .video.tracker import Tracker as Tracker
 
     __version__: str
 
@@ -60,13 +60,13 @@ _HOMES = {
         "ProviderError",
         "UnknownModelError",
     ],
-    "image": ["read_image"],
+    "images.read": ["read_image"],
     "landmarker": ["Landmarker"],
     "markup": ["Markup"],
     "profile": ["Profile"],
-    "smoothing": ["Smoothing"],
-    "spec": ["ModelSpec"],
-    "tracker": ["Tracker"],
+    "video.one_euro": ["Smoothing"],
+    "contract": ["ModelSpec"],
+    "video.tracker": ["Tracker"],
     "transform": ["CropRecipe", "CropTransform"],
     "types": ["Face", "ImageArray"],
 }

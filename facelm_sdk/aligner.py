@@ -19,9 +19,10 @@ from . import profile as profiling
 from . import zoo
 from .detector import BASE_LONG_SIDE, BASE_SHORT_SIDE, ZOOM, ZOOMS, Detections, Detector, DetSize
 from .errors import InputError
+from .images.picture import Picture, View
 from .landmarker import Landmarker
-from .picture import Picture, View
-from .session import Precision, Provider, Session
+from .runtimes.base import Provider, Session
+from .runtimes.open import Precision
 from .transform import CropTransform, similarity
 from .types import Face, ImageArray
 
@@ -69,7 +70,8 @@ class Aligner:
 
     ``engine`` runs the landmark model, a name or an .onnx, as the TensorRT engine of that path: where it is missing, or
     of another TensorRT, GPU or ONNX file, it is built once, with a line in the log and a progress bar (see
-    :func:`facelm_sdk.trt_open.open_engine`). onnxruntime's own TensorRT provider is the other way, for both models::
+    :func:`facelm_sdk.runtimes.tensorrt.open.open_engine`). onnxruntime's own TensorRT provider is the other way, for
+    both models::
 
         cached = {"trt_engine_cache_enable": True, "trt_engine_cache_path": "engines", "trt_timing_cache_enable": True}
         Aligner(providers=[("TensorrtExecutionProvider", cached), "CUDAExecutionProvider"])
@@ -289,7 +291,7 @@ def _finest_look(det_size: DetSize) -> tuple[float, float]:
 def _engine_session(
     landmarks: str | os.PathLike[str] | Session | Landmarker, engine: str | os.PathLike[str], device: str
 ) -> Session:
-    from .trt_open import open_engine
+    from .runtimes.tensorrt.open import open_engine
 
     if not isinstance(landmarks, (str, os.PathLike)):
         raise InputError(f"engine goes with landmarks as a name or a path to an .onnx, not {type(landmarks).__name__}")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import itertools
 import os
-import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -19,12 +18,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from . import machine
 from ._optional import load_cv2, load_onnxruntime
 from .aligner import Aligner
 from .errors import InputError
-from .image import read_image
+from .images.read import read_image
 from .landmarker import Landmarker
-from .session import Session, open_file
+from .runtimes.base import Session
+from .runtimes.open import open_file
 from .types import ImageArray
 
 PICTURE = Path(__file__).parent / "assets" / "portrait.jpg"
@@ -97,20 +98,6 @@ def tails(found: Sequence[float]) -> dict[str, float]:
     """The 90th and 99th percentile of times."""
     p90, p99 = (round(float(value), 4) for value in np.percentile(found, (90, 99)))
     return {"p90": p90, "p99": p99}
-
-
-def cpu_model() -> str:
-    """The processor's name."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
-def usable_cores() -> int:
-    """The cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,8 +192,8 @@ def bench(
         ms=ms,
         per_second=round(1000 * batch / ms["median"], 2),
         unit=work.unit,
-        machine=machine(),
-        versions=versions(),
+        machine=machine.describe(),
+        versions=machine.versions(),
     )
 
 
@@ -216,24 +203,6 @@ def warm_up(run: Callable[[], object], seconds: float) -> None:
     while runs < 3 or spent < 1000 * seconds:
         spent += times(run, 1)[0]
         runs += 1
-
-
-def machine() -> dict[str, Any]:
-    """What timings depend on; nothing that names the machine or its user."""
-    return {"cpu": cpu_model(), "cores": usable_cores(), "os": platform.system(), "architecture": platform.machine()}
-
-
-def versions() -> dict[str, str]:
-    """Versions of what a run goes through."""
-    from . import __version__
-
-    return {
-        "facelm-sdk": __version__,
-        "onnxruntime": load_onnxruntime().__version__,
-        "opencv": load_cv2().__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-    }
 
 
 def _options(*, precision: str | None, threads: int | None, provider: str | None, device: str) -> dict[str, Any]:
@@ -308,7 +277,7 @@ def _picture(session: Session, image: ImageArray, batch: int, flip: bool | None)
 def lines(found: Benched) -> list[tuple[str, str]]:
     """What there is to say of a result, as labels and texts."""
     ms, about = found.ms, found.machine
-    threads = "the runtime's own" if found.threads is None else str(found.threads)
+    threads = "the default" if found.threads is None else str(found.threads)
     return [
         ("model", f"{found.model}, {found.precision}{', flip averaging' if found.flip else ''}"),
         ("a run", found.what),

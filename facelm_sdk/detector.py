@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from . import boxes as box_math
 from . import zoo
 from ._optional import load_cv2
+from .contract import ModelSpec
 from .errors import InputError
-from .image import read_image
-from .session import Precision, Provider, Session, open_session
-from .spec import ModelSpec
+from .images.read import read_image
+from .runtimes.base import Provider, Session
+from .runtimes.open import Precision, open_session
 from .types import ImageArray
 
 DetSize = int | tuple[int, int] | Literal["auto"]

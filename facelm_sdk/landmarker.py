@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from . import markup as markups
 from . import zoo
+from .contract import ModelSpec
 from .errors import InputError
-from .session import Precision, Provider, Session, open_session
-from .spec import ModelSpec
+from .runtimes.base import Provider, Session
+from .runtimes.open import Precision, open_session
 from .transform import CropRecipe
 from .types import ImageArray
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from .session import Session
-from .spec import ModelSpec
+from .contract import ModelSpec
+from .runtimes.base import Session
 
 READ = "read picture"
 RESIZE = "detect: resize"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,8 +17,8 @@ from numpy.typing import ArrayLike, NDArray
 from ._optional import load_cv2
 from .errors import ContractError, InputError
 
-if TYPE_CHECKING:
-    from .types import ImageArray
+ImageArray = NDArray[np.uint8]
+"""A picture or crops, (..., H, W, 3) uint8, BGR unless something else is said."""
 
 FloatArray = NDArray[np.floating[Any]]
 

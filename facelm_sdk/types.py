@@ -11,9 +11,7 @@ from numpy.typing import NDArray
 from . import markup as markups
 from .errors import InputError
 from .transform import ARCFACE_112, CropTransform
-
-ImageArray = NDArray[np.uint8]
-"""A picture or crops, (..., H, W, 3) uint8, BGR unless something else is said."""
+from .transform import ImageArray as ImageArray
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)

@@ -14,7 +14,7 @@ import pytest
 
 from facelm_sdk import markup as markups
 from facelm_sdk import zoo
-from facelm_sdk.spec import ModelSpec
+from facelm_sdk.contract import ModelSpec
 from facelm_sdk.transform import CropRecipe, kps5_recipe
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .exporter import export
-    from .formats import Exported
+    from .job import Exported
     from .pipeline import export_pipeline
 
 __all__ = ["Exported", "export", "export_pipeline"]
@@ -14,10 +14,10 @@ __all__ = ["Exported", "export", "export_pipeline"]
 
 def __getattr__(name: str) -> Any:  # torch loads when something is exported, not for --help
     if name in __all__:
-        from . import exporter, formats, pipeline
+        from . import exporter, job, pipeline
 
         return {
-            "Exported": formats.Exported,
+            "Exported": job.Exported,
             "export": exporter.export,
             "export_pipeline": pipeline.export_pipeline,
         }[name]

@@ -15,12 +15,13 @@ from torch import nn
 
 import facelm_sdk
 from facelm_models import ModelInfo, default_weights, heatmaps, info, list_models, load, official
+from facelm_models.complexity import multiply_adds
 from facelm_models.registry import Decoding, UnknownModel
 from facelm_models.retinaface import RetinaFace
 from facelm_models.weights import WeightsError, config_of, read_card
 from facelm_sdk import markup as markups
+from facelm_sdk.contract import ModelSpec
 from facelm_sdk.errors import InputError, UnknownModelError
-from facelm_sdk.spec import ModelSpec
 from facelm_sdk.transform import CropRecipe, kps5_recipe
 
 from .ops.candidates import DetectorGraph
@@ -59,7 +60,7 @@ def build(
     if flip and described.task != "landmarks":
         raise InputError(f"flip averaging is for landmark models; {model} is a detector")
     network = _network(described, file, source, mean_face, markup, card.get("config", {}).get("num_landmarks"))
-    return Built(described, network, _spec(described, precision, markup, file, card, flip=flip))
+    return Built(described, network, _spec(described, network, precision, markup, file, card, flip=flip))
 
 
 def fuse(built: Built, network: nn.Module | None = None, decoder: Decoder = decode) -> nn.Module:
@@ -239,8 +240,23 @@ def _crop(described: ModelInfo) -> CropRecipe | None:
     return CropRecipe(size=described.input_size, kind="box", **options)
 
 
+def _multiply_adds(described: ModelInfo, network: nn.Module, *, flip: bool) -> float | None:
+    """Billions for a crop, to four digits; None for a detector, whose pictures are of any size."""
+    if described.task == "detection":
+        return None
+    once = multiply_adds(network, described.input_size).get("Global", 0.0)
+    return float(f"{2 * once if flip else once:.4g}")
+
+
 def _spec(
-    described: ModelInfo, precision: str, markup: str, source: Path | None, card: Mapping[str, Any], *, flip: bool
+    described: ModelInfo,
+    network: nn.Module,
+    precision: str,
+    markup: str,
+    source: Path | None,
+    card: Mapping[str, Any],
+    *,
+    flip: bool,
 ) -> ModelSpec:
     detection = described.task == "detection"
     untrained = "none: untrained weights, for latency work only"
@@ -256,6 +272,7 @@ def _spec(
         det_thresh=DET_THRESH if detection else None,
         data=card.get("data", "not stated" if source else untrained),
         licence=card.get("licence", "not stated"),
+        multiply_adds=_multiply_adds(described, network, flip=flip),
         weights_sha256=hashlib.sha256(source.read_bytes()).hexdigest() if source else None,
         accuracy=card.get("accuracy", {}),
         created_by=f"facelm-sdk {facelm_sdk.__version__}",

@@ -17,7 +17,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from facelm_sdk.errors import FacelmError, InputError, MissingDependencyError
 
 if TYPE_CHECKING:
-    from .formats import Exported
+    from .job import Exported
 
 MODEL, PRECISION, FORMAT, CHECKS, OUTPUT = "Model", "Precision", "Format", "Checks", "Output"
 PIPELINE = "Whole pipeline"
@@ -289,7 +289,7 @@ _NOT_OF_A_PIPELINE = (
 
 
 def _export_pipeline(options: dict[str, Any], stderr: Console) -> None:
-    from facelm_sdk.cli_options import det_size_of
+    from facelm_sdk.cli.options import det_size_of
 
     from .pipeline import export_pipeline
 
@@ -340,7 +340,7 @@ def _with_progress(stderr: Console, what: str, work: Callable[[Callable[[str], N
 
 def _tell(done: Exported) -> None:
     """What was made, in a few lines."""
-    from .markdown import size
+    from .report.markdown import size
 
     report = done.report
     parity, latency = report["parity"], report.get("latency")

@@ -11,21 +11,24 @@ from typing import TYPE_CHECKING, Literal
 
 from facelm_models import heatmaps
 from facelm_models.registry import Decoding
+from facelm_sdk.contract import METADATA_KEY, ModelSpec
 from facelm_sdk.errors import InputError
-from facelm_sdk.session import OrtSession
-from facelm_sdk.spec import METADATA_KEY, ModelSpec
+from facelm_sdk.runtimes.onnxruntime import OrtSession
 
-from . import parity
 from .build import Built, build, fuse
-from .formats import SUFFIXES, Exported, Format, Graph, check, prepare, write
-from .latency import measured
+from .formats import SUFFIXES, check, prepare, write
+from .job import Exported, ExportJob, Format
 from .onnx_export import OPSET, OPSETS, to_onnx
-from .ops.attention import join_attention
-from .ops.patches import swap_patch_crops
-from .precision import quantize, to_half
-from .report import command, imports, report
-from .samples import Samples, read_samples
-from .wrappers import absorb_pixels, without_batch_norm
+from .passes.attention import join_attention
+from .passes.batch_norm import without_batch_norm
+from .passes.half import to_half
+from .passes.int8 import quantize
+from .passes.patches import swap_patch_crops
+from .passes.pixels import absorb_pixels
+from .report import parity
+from .report.facts import command, imports, report
+from .report.latency import measured
+from .report.samples import Samples, read_samples
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -124,16 +127,16 @@ def export(
     reference = fuse(built, decoder=heatmaps.decode)
     tolerance = parity.TOLERANCES[precision] if atol is None else {"max_px": atol}
     spec = _proven(built.spec, reference, proto, samples, None if random else tolerance)
-    graph = Graph(proto.SerializeToString(), spec, path, batch, max_batch, progress)
-    facts = report(graph, proto, opset=opset, target=target, format=format, tolerance=tolerance)
+    job = ExportJob(proto.SerializeToString(), spec, path, batch, max_batch, progress)
+    facts = report(job, proto, opset=opset, target=target, format=format, tolerance=tolerance)
     named = path.name if out is not None and Path(out) == path else None
     ambiguous = precision == "int8" and format == "onnx"  # without a target, the command line writes a file for each
     asked = {**asked, "out": named, "target": target if ambiguous else asked["target"]}
     facts["command"] = command(export, asked, *imports(built.info.build))
     if latency:
         progress("measuring")
-        facts["latency"] = measured(reference, graph)
-    return write(replace(graph, command=facts["command"]), facts, format)
+        facts["latency"] = measured(reference, job)
+    return write(replace(job, command=facts["command"]), facts, format)
 
 
 def _check_choice(what: str, value: str, choices: Iterable[str]) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from facelm_sdk.spec import METADATA_KEY, ModelSpec
+from facelm_sdk.contract import METADATA_KEY, ModelSpec
 
 from .ops.nms import translations
 

@@ -18,21 +18,25 @@ from facelm_models import default_weights, list_models
 from facelm_sdk import Aligner, Detector, Landmarker, zoo
 from facelm_sdk.bench import summary
 from facelm_sdk.boxes import iou
+from facelm_sdk.contract import METADATA_KEY, ModelSpec, Task
 from facelm_sdk.detector import DetSize
 from facelm_sdk.errors import InputError, ParityError
-from facelm_sdk.session import OrtSession, open_session, signature
-from facelm_sdk.spec import METADATA_KEY, ModelSpec, Task
+from facelm_sdk.runtimes.base import signature
+from facelm_sdk.runtimes.onnxruntime import OrtSession
+from facelm_sdk.runtimes.open import open_session
 from facelm_sdk.types import Face, ImageArray
 
 from .exporter import Precision, export
-from .formats import Exported, Format, Graph, prepare, write
+from .formats import prepare, write
 from .graph_builder import GraphBuilder, Kind, Value
-from .latency import _side_by_side
+from .job import Exported, Format
+from .job import ExportJob as Graph
 from .onnx_export import OPSET
 from .ops.looks import Found, detect
 from .ops.warp import crops
-from .report import command, report
-from .samples import portraits
+from .report.facts import command, report
+from .report.latency import _side_by_side
+from .report.samples import portraits
 
 OPSETS = range(18, 23)
 """Reductions took their axes as an input only from 18 on."""

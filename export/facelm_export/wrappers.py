@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import copy
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import nn
-from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from facelm_models import ModelInfo
 from facelm_models.registry import Decoding
@@ -48,35 +42,6 @@ class PixelInput(nn.Module):
         if self.scaled:
             x = x * self.gain
         return x.to(self.dtype)
-
-
-@torch.no_grad()
-def absorb_pixels(network: nn.Module, info: ModelInfo) -> ModelInfo:
-    """Move the order and the gain of the channels into the convolutions that see the pixels, where nothing else does.
-
-    Changes ``network`` (fp32, run on a picture of ``info.input_size``) and returns what is left for PixelInput to do.
-    The mean stays: zeros beyond the crop's edge stand for it.
-    """
-    crops = torch.zeros(1, 3, info.input_size, info.input_size)
-    first: list[nn.Conv2d] = []
-
-    def after(module: nn.Conv2d, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-        if inputs[0] is crops:
-            first.append(module)
-
-    hooks = [m.register_forward_hook(after) for m in network.modules() if isinstance(m, nn.Conv2d)]
-    with _Uses() as uses:
-        network(crops)
-    for hook in hooks:
-        hook.remove()
-    if not first or uses.counts[id(crops)] != len(first) or len(set(first)) != len(first):
-        return info
-    gain = 1 / torch.tensor(info.std).view(1, 3, 1, 1)
-    for conv in first:
-        weight = conv.weight * gain
-        conv.weight.copy_(weight.flip(1) if info.channels == "rgb" else weight)
-    mean = info.mean[::-1] if info.channels == "rgb" else info.mean
-    return replace(info, channels="bgr", mean=mean, std=(1.0, 1.0, 1.0))
 
 
 class FusedLandmarks(nn.Module):
@@ -143,54 +108,3 @@ class FusedDetector(nn.Module):
             scores.index_select(0, keep),
             decode_points(points.index_select(0, keep), kept),
         )
-
-
-class _Uses(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts how often each tensor is the input of an operation, and holds it, so that its id stays its own."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.counts: Counter[int] = Counter()
-        self.held: list[torch.Tensor] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        for leaf in pytree.tree_leaves((args, kwargs)):
-            if isinstance(leaf, torch.Tensor):
-                self.counts[id(leaf)] += 1
-                self.held.append(leaf)
-        return func(*args, **kwargs)
-
-
-@torch.no_grad()
-def without_batch_norm(network: nn.Module, size: int) -> nn.Module:
-    """A copy in eval mode whose batch norms are folded into the convolutions before them: the same function, faster.
-
-    A run on a picture of ``size`` pixels tells which norm is all that becomes of a convolution's output.
-    """
-    network = copy.deepcopy(network).eval()
-    made: dict[int, nn.Module] = {}
-    runs: Counter[nn.Module] = Counter()
-    pairs: list[tuple[nn.Module, nn.BatchNorm2d, int]] = []
-
-    def after(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-        runs[module] += 1
-        if not isinstance(module, nn.BatchNorm2d):
-            made[id(output)] = module
-        elif id(inputs[0]) in made:
-            pairs.append((made[id(inputs[0])], module, id(inputs[0])))
-
-    kinds = (nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d)
-    hooks = [m.register_forward_hook(after) for m in network.modules() if isinstance(m, kinds)]
-    with _Uses() as uses:
-        network(torch.zeros(1, 3, size, size))
-    for hook in hooks:
-        hook.remove()
-    names = {module: name for name, module in network.named_modules()}
-    for conv, norm, between in pairs:
-        if runs[conv] == runs[norm] == uses.counts[between] == 1:
-            transpose = isinstance(conv, nn.ConvTranspose2d)
-            fused = nn.utils.fusion.fuse_conv_bn_eval(conv, norm, transpose)  # type: ignore[type-var]
-            network.set_submodule(names[conv], fused)
-            network.set_submodule(names[norm], nn.Identity())
-    return network

@@ -14,7 +14,8 @@ import torch
 from filelock import FileLock
 from torch import nn
 
-from facelm_export import Exported, export, latency
+from facelm_export import Exported, export
+from facelm_export.report import latency
 from facelm_models import create
 from facelm_models.lotr import LOTR
 from facelm_models.retinaface import RetinaFace

@@ -20,9 +20,9 @@ from typer.testing import CliRunner
 from facelm_export import Exported, cli, exporter, pipeline
 from facelm_models import create, list_models
 from facelm_models.weights import save
-from facelm_sdk import cli as sdk_cli
+from facelm_sdk.cli import plugins
 from facelm_sdk.errors import InputError
-from facelm_sdk.session import OrtSession
+from facelm_sdk.runtimes.onnxruntime import OrtSession
 
 
 @pytest.fixture(params=["facelm-export", "facelm export"])
@@ -31,11 +31,11 @@ def run(request, monkeypatch):
         app, before = typer.Typer(), []
         app.command()(cli.export_command)
     else:
-        entry = EntryPoint("export", "facelm_export.cli:export_command", sdk_cli.PLUGIN_GROUP)
-        monkeypatch.setattr(sdk_cli, "entry_points", lambda group: [entry])
+        entry = EntryPoint("export", "facelm_export.cli:export_command", plugins.PLUGIN_GROUP)
+        monkeypatch.setattr(plugins, "entry_points", lambda group: [entry])
         app, before = typer.Typer(), ["export"]
         app.callback()(lambda: None)
-        sdk_cli.add_plugins(app)
+        plugins.add_plugins(app)
     return lambda *arguments: CliRunner().invoke(app, before + [str(argument) for argument in arguments])
 
 

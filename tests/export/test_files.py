@@ -12,14 +12,14 @@ import pytest
 import torch
 
 from facelm_export.build import DET_THRESH
-from facelm_export.parity import TOLERANCES, landmark_parity
-from facelm_export.samples import PICTURE, Samples, portrait_crops
+from facelm_export.report.parity import TOLERANCES, landmark_parity
+from facelm_export.report.samples import PICTURE, Samples, portrait_crops
 from facelm_export.wrappers import FusedDetector, FusedLandmarks
 from facelm_models import create, default_weights, info, load
 from facelm_sdk import Aligner, Detector, Landmarker, zoo
 from facelm_sdk import markup as markups
-from facelm_sdk.image import read_image
-from facelm_sdk.session import OrtSession
+from facelm_sdk.images.read import read_image
+from facelm_sdk.runtimes.onnxruntime import OrtSession
 from facelm_sdk.transform import kps5_recipe
 from tests.tolerances import PIXELS, REWRITE
 
@@ -57,6 +57,7 @@ def test_flip_averaging_in_the_graph_is_the_runtimes(exported, crops):
     inside = Landmarker(exported("lotr_m", flip=True).path)
     outside = Landmarker(exported("lotr_m").path, flip=True)
     assert inside.spec.flip and not outside.spec.flip
+    assert inside.spec.multiply_adds == pytest.approx(2 * outside.spec.multiply_adds, rel=1e-3)
     np.testing.assert_allclose(inside(crops), outside(crops), **REWRITE)
     assert np.abs(inside(crops) - Landmarker(exported("lotr_m").path)(crops)).max() > 1, "nothing was averaged"
 

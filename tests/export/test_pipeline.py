@@ -19,10 +19,11 @@ from facelm_export.ops.looks import resized
 from facelm_export.ops.warp import crops
 from facelm_export.pipeline import export_pipeline
 from facelm_sdk import Aligner, detector, zoo
+from facelm_sdk.contract import ModelSpec
 from facelm_sdk.errors import ContractError, InputError, ModelFileError, ParityError
-from facelm_sdk.image import read_image
-from facelm_sdk.session import OrtSession, open_session
-from facelm_sdk.spec import ModelSpec
+from facelm_sdk.images.read import read_image
+from facelm_sdk.runtimes.onnxruntime import OrtSession
+from facelm_sdk.runtimes.open import open_session
 from facelm_sdk.transform import CropRecipe, kps5_recipe
 
 PICTURES = Path(__file__).parents[2] / "examples" / "pictures"

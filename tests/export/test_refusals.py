@@ -8,9 +8,10 @@ import numpy as np
 import onnx
 import pytest
 
-from facelm_export import build, export, exporter, parity
-from facelm_export.parity import check
-from facelm_export.samples import portrait_crops
+from facelm_export import build, export, exporter
+from facelm_export.report import parity
+from facelm_export.report.parity import check
+from facelm_export.report.samples import portrait_crops
 from facelm_sdk.errors import InputError, MarkupError, ModelFileError, ParityError, UnknownModelError
 from facelm_sdk.transform import CropRecipe
 

@@ -9,8 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from facelm_export.precision import to_half
-from facelm_export.wrappers import FusedDetector, FusedLandmarks, PixelInput, absorb_pixels, without_batch_norm
+from facelm_export.passes.batch_norm import without_batch_norm
+from facelm_export.passes.half import to_half
+from facelm_export.passes.pixels import absorb_pixels
+from facelm_export.wrappers import FusedDetector, FusedLandmarks, PixelInput
 from facelm_models import info
 from facelm_sdk import markup as markups
 from tests.tolerances import PIXELS, REWRITE

@@ -13,7 +13,7 @@ from facelm_sdk import bench as benching
 from facelm_sdk import cli
 from facelm_sdk.bench import bench, in_turns, side_by_side, summary, tails, times
 from facelm_sdk.errors import InputError, UnknownModelError
-from facelm_sdk.image import read_image
+from facelm_sdk.images.read import read_image
 
 
 @pytest.fixture(autouse=True)

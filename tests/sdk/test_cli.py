@@ -13,7 +13,8 @@ import typer
 from typer.testing import CliRunner
 
 from facelm_sdk import cli
-from facelm_sdk import doctor as doctoring
+from facelm_sdk.cli import doctor as doctoring
+from facelm_sdk.cli import plugins
 from facelm_sdk.errors import InputError, MissingDependencyError
 
 
@@ -205,12 +206,12 @@ def plugin(monkeypatch, loaded):
                 raise loaded
             return loaded
 
-    entry = Entry("greet", "other_package.cli:greet", cli.PLUGIN_GROUP)
-    monkeypatch.setattr(cli, "entry_points", lambda group: [entry])
+    entry = Entry("greet", "other_package.cli:greet", plugins.PLUGIN_GROUP)
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [entry])
     app = typer.Typer()
     app.command("own")(lambda: None)
     app.command("two")(lambda: None)
-    cli.add_plugins(app)
+    plugins.add_plugins(app)
     return app, loads
 
 

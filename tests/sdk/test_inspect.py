@@ -11,9 +11,9 @@ import pytest
 from typer.testing import CliRunner
 
 from facelm_sdk import cli
+from facelm_sdk.cli.inspect import crop_in_words, indices_in_words, rows
 from facelm_sdk.errors import InputError, ModelFileError
-from facelm_sdk.inspect_model import inspect_model
-from facelm_sdk.inspect_text import crop_in_words, indices_in_words, rows
+from facelm_sdk.inspect import inspect_model
 from facelm_sdk.transform import CropRecipe
 
 

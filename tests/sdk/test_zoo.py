@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from facelm_sdk import Landmarker, cpu, zoo
+from facelm_sdk import Landmarker, machine, zoo
 from facelm_sdk.errors import ChecksumError, InputError, ModelFileError, UnknownModelError
 
 
@@ -95,14 +95,14 @@ def two_precisions(tmp_path, monkeypatch, landmark_model):
 
 @pytest.mark.parametrize(("fast", "chosen"), [(True, "int8"), (False, "fp32")])
 def test_auto_takes_int8_where_the_processor_is_fast_at_it(two_precisions, monkeypatch, fast, chosen):
-    monkeypatch.setattr(cpu, "fast_int8", lambda: fast)
+    monkeypatch.setattr(machine, "fast_int8", lambda: fast)
     assert Landmarker("tiny").spec.precision == chosen
     assert Landmarker("tiny", precision="fp32").spec.precision == "fp32"
     assert Landmarker("tiny", precision="int8").spec.precision == "int8"
 
 
 def test_other_providers_get_fp32(two_precisions, monkeypatch):
-    monkeypatch.setattr(cpu, "fast_int8", lambda: True)
+    monkeypatch.setattr(machine, "fast_int8", lambda: True)
     assert Landmarker("tiny", providers=["CPUExecutionProvider"]).spec.precision == "int8"
     both = ["CUDAExecutionProvider", "CPUExecutionProvider"]
     assert Landmarker("tiny", providers=both).spec.precision == "fp32"
@@ -134,21 +134,21 @@ def test_a_file_is_in_the_precision_it_is_in(two_precisions):
     ],
 )
 def test_what_linux_says_of_the_processor(monkeypatch, text, expected):
-    cpu.fast_int8.cache_clear()
+    machine.fast_int8.cache_clear()
     monkeypatch.setattr(Path, "read_text", lambda self, encoding: text)
     try:
-        assert cpu.fast_int8() is expected
+        assert machine.fast_int8() is expected
     finally:
-        cpu.fast_int8.cache_clear()
+        machine.fast_int8.cache_clear()
 
 
 def test_without_linux_nothing_is_assumed(monkeypatch):
     def missing(self, encoding):
         raise FileNotFoundError
 
-    cpu.fast_int8.cache_clear()
+    machine.fast_int8.cache_clear()
     monkeypatch.setattr(Path, "read_text", missing)
     try:
-        assert cpu.fast_int8() is False
+        assert machine.fast_int8() is False
     finally:
-        cpu.fast_int8.cache_clear()
+        machine.fast_int8.cache_clear()

@@ -12,8 +12,9 @@ import pytest
 from typer import Typer
 from typer.testing import CliRunner
 
-from facelm_sdk import Detector, Landmarker, cli
+from facelm_sdk import Detector, Landmarker
 from facelm_sdk import markup as markups
+from facelm_sdk.cli import plugins
 from facelm_sdk.errors import InputError, MarkupError, MissingDependencyError
 from facelm_sdk.transform import CropRecipe, CropTransform
 from facelm_training import datasets
@@ -266,11 +267,11 @@ def test_what_is_not_accepted(wflw, box_model, landmark_model):
 def test_it_is_a_command_of_facelm(wflw, box_model, monkeypatch):
     line = 'eval = "facelm_training.eval_cli:eval_command"'
     assert line in (ROOT / "pyproject.toml").read_text("utf-8").splitlines()
-    entry = EntryPoint("eval", "facelm_training.eval_cli:eval_command", cli.PLUGIN_GROUP)
-    monkeypatch.setattr(cli, "entry_points", lambda group: [entry])
+    entry = EntryPoint("eval", "facelm_training.eval_cli:eval_command", plugins.PLUGIN_GROUP)
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [entry])
     app = Typer()
     app.command("own")(lambda: None)
-    cli.add_plugins(app)
+    plugins.add_plugins(app)
     args = ["eval", "--model", str(box_model), "--data", f"wflw/pose:{wflw}", "--box", "dataset", "--quiet"]
     result = CliRunner().invoke(app, args)
     assert result.exit_code == 0, result.output

@@ -24,7 +24,7 @@ from facelm_sdk.errors import InputError
 
 if TYPE_CHECKING:
     from facelm_sdk import Detector, Landmarker
-    from facelm_sdk.session import Precision
+    from facelm_sdk.runtimes.open import Precision
 
     from .datasets import Dataset, Sample
     from .evaluation import Cut, Scores

@@ -1,0 +1,54 @@
+"""The other end of competitors.py: a peer as a side of a comparison."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import weakref
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .interleaved import Side
+from .machine import THREADS
+
+PYTHON = os.environ.get("FACELM_BENCH_PEERS", sys.executable)
+"""The Python that the peers are installed in."""
+
+
+def peer(name: str, picture: Path) -> Side:
+    """A peer, opened in its own process; skipped, with its reason, where it is not to be had."""
+    script = Path(__file__).with_name("competitors.py")
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    process = subprocess.Popen(
+        [PYTHON, str(script), name, str(picture), str(THREADS)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={**environment, "OMP_NUM_THREADS": str(THREADS)},
+    )
+
+    def read() -> Any:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{name} ended with code {process.wait()}")
+        return json.loads(line)
+
+    def runs(count: int) -> list[float]:
+        assert process.stdin is not None
+        process.stdin.write(f"{count}\n")
+        process.stdin.flush()
+        return list(read())
+
+    about = read()
+    if "unavailable" in about:
+        process.wait()
+        pytest.skip(about["unavailable"])
+    assert about["found"], f"{name} finds no face"
+    weakref.finalize(runs, process.kill)
+    return Side(runs=runs, info={f"peer_{key}": value for key, value in about.items()})

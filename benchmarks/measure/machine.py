@@ -1,0 +1,44 @@
+"""The machine that is measured on: its threads, its versions and how many multiply-adds it can do."""
+
+from __future__ import annotations
+
+import os
+import statistics
+from importlib import metadata
+from typing import Any
+
+import torch
+
+from facelm_sdk import bench, machine
+
+from ..report.format import FORMAT
+
+THREADS = int(os.environ.get("FACELM_BENCH_THREADS", "2"))
+SIDE = 1024
+PACKAGES = ("torch", "openvino", "onnxruntime-gpu", "tensorrt", "tensorrt-rtx")
+
+
+def peak(runs: int = 12) -> float:
+    """Billions of multiply-adds a second of an fp32 matrix product, 1024x1024, by PyTorch with its current threads."""
+    one, other = torch.rand(2, SIDE, SIDE)
+    found = bench.times(lambda: torch.mm(one, other), runs + 2)[2:]
+    return SIDE**3 / 1e6 / statistics.median(found)
+
+
+def circumstances() -> dict[str, Any]:
+    """What stands in the results' ``machine_info`` beside pytest-benchmark's own facts."""
+    versions = machine.versions()
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    gpu = {"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
+    return {
+        "format": FORMAT,
+        "threads": THREADS,
+        "versions": versions,
+        **machine.describe(),
+        **gpu,
+        "peak_multiply_adds_per_second": round(peak(), 2),
+    }

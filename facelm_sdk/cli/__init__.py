@@ -1,0 +1,54 @@
+"""The ``facelm`` command: align, list the models, look over the installation, measure, and what other packages add."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from ..errors import FacelmError
+from . import align, bench, doctor, inspect, models, track
+from .options import stderr
+from .plugins import add_plugins
+
+app = typer.Typer(
+    name="facelm",
+    help="Facial landmarks that run fast.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.command()(align.align)
+app.command()(track.track)
+app.command()(models.models)
+app.command("inspect")(inspect.inspect_command)
+app.command()(bench.bench)
+app.command()(doctor.doctor)
+
+
+def main() -> None:
+    """The entry point: an error of this project's is one red line and exit code 2."""
+    add_plugins(app)
+    try:
+        app()
+    except FacelmError as error:
+        stderr.print(f"error: {error}", style="red", markup=False)
+        sys.exit(2)
+
+
+def _version(value: bool) -> None:
+    if value:
+        from .. import __version__
+
+        typer.echo(f"facelm-sdk {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass

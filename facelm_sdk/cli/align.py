@@ -1,0 +1,156 @@
+"""``facelm align``: faces and landmarks of pictures."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import typer
+from rich.progress import Progress
+
+from .. import zoo
+from ..aligner import Aligner
+from ..errors import FacelmError, InputError
+from ..files import write_bytes
+from ..images.draw import draw as draw_faces
+from ..images.folder import Item, beside_inputs, expand, write_image
+from ..images.picture import Picture
+from ..profile import READ
+from ..runtimes.open import Precision
+from ..types import Face
+from .options import DetSizeText, PrecisionText, det_size_of, stderr
+
+
+def align(
+    sources: Annotated[list[str], typer.Argument(help="Pictures, folders (searched recursively) or glob patterns.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="DIR", help="Where results go: DIR/<name>.json each.")
+    ] = None,
+    model: Annotated[str, typer.Option(help="Landmark model: a name of `facelm models` or a path.")] = zoo.LANDMARKS,
+    detector: Annotated[str, typer.Option(help="Detector: a name or a path.")] = zoo.DETECTOR,
+    flip: Annotated[
+        bool | None,
+        typer.Option("--flip/--no-flip", help="Average with the mirrored crop. (default: as the model does)"),
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:<index>.")] = "cpu",
+    precision: PrecisionText = "auto",
+    det_size: DetSizeText = "auto",
+    det_thresh: Annotated[float | None, typer.Option(help="Score threshold of faces. (default: the model's)")] = None,
+    max_faces: Annotated[int | None, typer.Option(help="Keep the best faces of a picture.")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads of a run. (default: 1 for a small network)")] = None,
+    json_lines: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="One JSON line a picture into FILE (- is stdout), not one file each."),
+    ] = None,
+    draw: Annotated[bool, typer.Option("--draw/--no-draw", help="Annotated pictures: DIR/<name>.jpg.")] = False,
+    crops: Annotated[
+        int | None, typer.Option(metavar="SIZE", help="ArcFace crops: DIR/crops/<name>_<i>.png; 112 is usual.")
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail where --device cannot be used.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No line a face, no progress bar.")] = False,
+    profile: Annotated[bool, typer.Option("--profile", help="Where the time went, on stderr at the end.")] = False,
+) -> None:
+    """Find faces and their landmarks in pictures."""
+    if output is None and (draw or crops is not None):
+        raise InputError("--draw and --crops need a folder: add -o DIR")
+    if crops is not None and crops < 1:
+        raise InputError(f"--crops is a size of at least 1 pixel, not {crops}")
+    items = expand(sources, output)
+    if not items:
+        raise InputError(f"no pictures in {', '.join(sources)}")
+    aligner = Aligner(
+        model,
+        detector,
+        flip=flip,
+        precision=cast("Precision", precision),
+        device=device,
+        strict=strict,
+        det_size=det_size_of(det_size),
+        det_thresh=det_thresh,
+        threads=threads,
+        max_faces=max_faces,
+        profile=profile,
+    )
+    inputs = {item.path.resolve() for item in items}
+    lines: list[str] = []
+    failed = 0
+    # A bar on the terminal must not take the lines that go to a pipe.
+    bar = Progress(console=stderr, transient=True, disable=quiet or len(items) < 2, redirect_stdout=sys.stdout.isatty())
+    with bar:
+        for item in bar.track(items, description="aligning"):
+            try:
+                with aligner.timing.call():
+                    with aligner.timing.stage(READ):
+                        picture = Picture(item.path)
+                        if draw or crops is not None:
+                            picture.view()  # in full
+                    faces = aligner(picture)
+                record = _record(item, picture, faces, aligner)
+                if output is not None:
+                    if json_lines is None:
+                        write_bytes(output / f"{item.stem}.json", _json(record, indent=1))
+                    _write_pictures(output, item, picture, faces, inputs, draw=draw, crops=crops)
+            except (FacelmError, OSError) as error:
+                failed += 1
+                stderr.print(f"{item.path}: {error}", style="red", markup=False)
+                continue
+            if json_lines == "-":
+                typer.echo(_json(record), nl=False)
+                continue
+            if json_lines is not None:
+                lines.append(_json(record).decode())
+            if not quiet:
+                _print_faces(item, faces)
+    if json_lines is not None and json_lines != "-":
+        write_bytes(Path(json_lines), "".join(lines).encode())
+    if aligner.profile is not None:
+        stderr.print(str(aligner.profile), markup=False)
+    if failed:
+        stderr.print(f"{failed} of {len(items)} pictures failed", style="red")
+        raise typer.Exit(1)
+
+
+def _json(record: dict[str, Any], indent: int | None = None) -> bytes:
+    return f"{json.dumps(record, ensure_ascii=False, indent=indent)}\n".encode()
+
+
+def _record(item: Item, picture: Picture, faces: list[Face], aligner: Aligner) -> dict[str, Any]:
+    return {
+        "source": str(item.path),
+        "width": picture.width,
+        "height": picture.height,
+        "model": aligner.landmarker.spec.name,
+        "detector": None if aligner.detector is None else aligner.detector.spec.name,
+        "faces": [face.to_dict() for face in faces],
+    }
+
+
+def _write_pictures(
+    output: Path,
+    item: Item,
+    picture: Picture,
+    faces: list[Face],
+    inputs: set[Path],
+    *,
+    draw: bool,
+    crops: int | None,
+) -> None:
+    if draw:
+        write_image(beside_inputs(output / f"{item.stem}.jpg", inputs), draw_faces(picture.view().image, faces))
+    if crops is not None:
+        for index, face in enumerate(faces):
+            target = beside_inputs(output / "crops" / f"{item.stem}_{index}.png", inputs)
+            write_image(target, face.crop(picture.view().image, crops))
+
+
+def _print_faces(item: Item, faces: list[Face]) -> None:
+    if not faces:
+        typer.echo(f"{item.path}: no face")
+    for index, face in enumerate(faces, start=1):
+        box = " ".join(f"{value:.0f}" for value in face.bbox)
+        typer.echo(
+            f"{item.path}: face {index}/{len(faces)}  score {face.score or 0:.3f}  box {box}  "
+            f"{len(face.landmarks)} points ({face.markup})"
+        )

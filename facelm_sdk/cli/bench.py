@@ -1,0 +1,58 @@
+"""``facelm bench``: how fast it is here."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from .. import bench as benching
+
+
+def bench(
+    model: Annotated[
+        str | None,
+        typer.Argument(help="A name of `facelm models` or a model file. (default: the whole Aligner)"),
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="Of embedded models: auto, fp32, int8; of an .xml: f32, bf16.")
+    ] = None,
+    batch: Annotated[int, typer.Option(help="Crops, or pictures of the Aligner, in one run.")] = 1,
+    threads: Annotated[int | None, typer.Option(help="CPU threads of a run. (default: 1 for a small network)")] = None,
+    provider: Annotated[
+        str | None, typer.Option(help=f"{', '.join(benching.PROVIDERS)}, or onnxruntime's own name. (default: cpu)")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:<index>.")] = "cpu",
+    flip: Annotated[
+        bool | None,
+        typer.Option("--flip/--no-flip", help="Average with the mirrored crop. (default: as the model does)"),
+    ] = None,
+    seconds: Annotated[float, typer.Option(help="How long to measure.")] = 3.0,
+    picture: Annotated[
+        str | None, typer.Option(metavar="FILE", help="What is looked at. (default: a 640x480 portrait)")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The result as JSON.")] = False,
+) -> None:
+    """Measure how fast a model, or the whole Aligner, runs on this machine."""
+    found = benching.bench(
+        model,
+        precision=precision,
+        batch=batch,
+        threads=threads,
+        provider=provider,
+        device=device,
+        flip=flip,
+        seconds=seconds,
+        picture=benching.PICTURE if picture is None else picture,
+    )
+    if as_json:
+        typer.echo(json.dumps(found.to_dict(), ensure_ascii=False, indent=1))
+        return
+    table = Table(show_header=False, box=None)
+    for label, text in benching.lines(found):
+        table.add_row(label, escape(text))
+    Console(highlight=False).print(table)

@@ -1,0 +1,164 @@
+"""``facelm doctor``: what is installed, what really works, and what stands in each other's way."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from .. import machine, zoo
+from .._optional import load_cv2, load_onnxruntime
+from ..errors import FacelmError, MissingDependencyError
+
+# Wheels that install into the same folder, so that the last one installed overwrites the others.
+_RIVALS = {
+    "onnxruntime": (
+        "onnxruntime",
+        "onnxruntime-gpu",
+        "onnxruntime-directml",
+        "onnxruntime-openvino",
+        "onnxruntime-qnn",
+        "onnxruntime-silicon",
+        "ort-nightly",
+        "ort-nightly-gpu",
+    ),
+    "OpenCV": (
+        "opencv-python",
+        "opencv-python-headless",
+        "opencv-contrib-python",
+        "opencv-contrib-python-headless",
+    ),
+}
+
+# An ONNX model of one node, z (2, 2) = x (2, 2) @ x: enough to make a provider show that it can compute.
+_TINY_MODEL = base64.b64decode(
+    "CAcSADpAChEKAXgKAXgSAXoiBk1hdE11bBIBZ1oTCgF4Eg4KDAgBEggKAggCCgIIAmITCgF6Eg4KDAgBEggKAggCCgIIAkIECgAQDQ=="
+)
+
+
+# Every GPU wheel lists it, and it needs TensorRT, which few install.
+_MAY_FAIL = ("TensorrtExecutionProvider",)
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One line of the report; ``ok`` is False for a problem that should be mended."""
+
+    name: str
+    detail: str
+    ok: bool = True
+
+
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="The report as JSON.")] = False) -> None:
+    """Look over the installation; exit code 1 where something should be mended."""
+    checks = run_checks()
+    if as_json:
+        typer.echo(json.dumps([asdict(check) for check in checks], ensure_ascii=False, indent=1))
+    else:
+        table = Table(show_header=False, box=None)
+        for check in checks:
+            table.add_row("[green]ok[/]" if check.ok else "[red]problem[/]", check.name, escape(check.detail))
+        Console(highlight=False).print(table)
+    if not all(check.ok for check in checks):
+        raise typer.Exit(1)
+
+
+def run_checks() -> list[Check]:
+    """All checks. Works without onnxruntime and OpenCV, and raises nothing."""
+    return [*_versions(), *_rivals(), *_providers(), *_models(), *_machine()]
+
+
+def _versions() -> Iterator[Check]:
+    yield Check("python", f"{platform.python_version()} ({sys.executable})")
+    yield Check("platform", platform.platform())
+    from .. import __version__
+
+    yield Check("facelm-sdk", __version__)
+    yield Check("numpy", np.__version__)
+    for name, load in (("OpenCV", load_cv2), ("onnxruntime", load_onnxruntime)):
+        try:
+            yield Check(name, load().__version__)
+        except MissingDependencyError as error:
+            yield Check(name, str(error), ok=False)
+
+
+def _rivals() -> Iterator[Check]:
+    for name, wheels in _RIVALS.items():
+        found = [f"{wheel} {version}" for wheel in wheels if (version := _installed(wheel)) is not None]
+        if len(found) > 1:
+            detail = f"{', '.join(found)} overwrite each other; uninstall all of them and install one"
+            yield Check(f"{name} wheels", detail, ok=False)
+        else:
+            yield Check(f"{name} wheels", found[0] if found else "none")
+
+
+def _installed(wheel: str) -> str | None:
+    try:
+        return metadata.version(wheel)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _providers() -> Iterator[Check]:
+    try:
+        available = load_onnxruntime().get_available_providers()
+    except MissingDependencyError:
+        return  # told among the versions
+    for provider in available:
+        problem = _provider_problem(provider)
+        yield Check(provider, problem or "works", ok=problem is None or provider in _MAY_FAIL)
+
+
+def _provider_problem(provider: str) -> str | None:
+    """Why a provider cannot compute, or None when it can."""
+    ort = load_onnxruntime()
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    try:
+        session = ort.InferenceSession(_TINY_MODEL, options, providers=[provider], enable_fallback=0)
+        if provider not in session.get_providers():
+            return "listed, but not usable: its libraries cannot be loaded"
+        x = np.array([[1, 2], [3, 4]], np.float32)
+        (z,) = session.run(None, {"x": x})
+    except Exception as error:
+        return f"listed, but not usable: {str(error).strip().splitlines()[0]}"
+    return None if np.allclose(z, x @ x, rtol=1e-2) else f"computes wrong numbers: {z.tolist()}"
+
+
+def _models() -> Iterator[Check]:
+    entries = zoo.list_models()
+    if not entries:
+        yield Check("embedded models", "none in this package", ok=False)
+    for entry in entries:
+        try:
+            zoo.resolve(entry.name, precision=entry.precision)
+            yield Check(f"{entry.name}, {entry.precision}", "sha256 matches")
+        except FacelmError as error:
+            yield Check(f"{entry.name}, {entry.precision}", str(error), ok=False)
+
+
+def _machine() -> Iterator[Check]:
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    threads = os.environ.get("OMP_NUM_THREADS")
+    suffix = f", OMP_NUM_THREADS={threads}" if threads else ""
+    yield Check("CPU threads", f"{usable} usable of {os.cpu_count()}{suffix}")
+    fast = (
+        "int8, which this processor is fast at"
+        if machine.fast_int8()
+        else "fp32: no fast int8 is known of this processor"
+    )
+    yield Check("embedded models run in", fast)
+    cache = zoo.cache_dir()
+    yield Check("cache", f"{cache} ({'exists' if cache.is_dir() else 'not there; nothing is cached so far'})")

@@ -1,0 +1,23 @@
+"""Options that several commands share, and what their texts mean."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+stderr = Console(stderr=True, highlight=False, soft_wrap=True)
+
+DetSizeText = Annotated[
+    str, typer.Option(help="auto, the long side in pixels, or WIDTHxHEIGHT: how the detector sees a picture.")
+]
+PrecisionText = Annotated[str, typer.Option(help="Of embedded models: auto, fp32, int8.")]
+
+
+def det_size_of(text: str) -> Any:
+    """The detector's size from its text; what is not a number is left for the Detector to refuse."""
+    numbers = text.lower().split("x")
+    if not all(number.isdecimal() for number in numbers):
+        return text
+    return int(text) if len(numbers) == 1 else tuple(map(int, numbers))

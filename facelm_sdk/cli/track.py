@@ -1,0 +1,108 @@
+"""``facelm track``: the faces of a video or a camera, frame by frame."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import Progress
+
+from .. import zoo
+from ..errors import ImageError, InputError
+from ..files import check_place, write_bytes
+from ..images.draw import draw
+from ..types import Face, ImageArray
+from ..video.one_euro import Smoothing
+from ..video.reader import VideoReader
+from ..video.tracker import Tracker
+from ..video.writer import VideoWriter
+from .options import DetSizeText, PrecisionText, det_size_of, stderr
+
+
+def track(
+    source: Annotated[str, typer.Argument(metavar="VIDEO|CAMERA", help="A video file, or a camera's number.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="The video with the faces drawn (.mp4, .avi).")
+    ] = None,
+    json_lines: Annotated[
+        str | None, typer.Option(metavar="FILE", help="One JSON line a frame into FILE (- is stdout).")
+    ] = None,
+    model: Annotated[str, typer.Option(help="Landmark model: a name of `facelm models` or a path.")] = zoo.LANDMARKS,
+    detector: Annotated[str, typer.Option(help="Detector: a name or a path.")] = zoo.DETECTOR,
+    precision: PrecisionText = "auto",
+    det_size: DetSizeText = "auto",
+    max_faces: Annotated[int | None, typer.Option(help="Follow the best faces only.")] = None,
+    redetect_every: Annotated[int, typer.Option(help="Frames after which more faces are looked for.")] = 10,
+    smooth: Annotated[bool, typer.Option("--smooth/--no-smooth", help="Steady the points (One-Euro filter).")] = True,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:<index>.")] = "cpu",
+    threads: Annotated[int | None, typer.Option(help="CPU threads of a run. (default: 1 for a small network)")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no last line.")] = False,
+    profile: Annotated[bool, typer.Option("--profile", help="Where the time went, on stderr at the end.")] = False,
+) -> None:
+    """Follow the faces of a video, or of a camera until Ctrl-C."""
+    if output is None and json_lines is None:
+        raise InputError("nothing to do: add -o FILE for a video, or --json-lines FILE")
+    video = VideoReader(source)
+    if output is not None and not video.is_camera and output.resolve() == Path(source).resolve():
+        raise InputError(f"{output} is the video itself; give -o another name")
+    if json_lines is not None and json_lines != "-":
+        check_place(Path(json_lines))
+    smoothing: bool | Smoothing = Smoothing(fps=video.fps) if smooth else False
+    options: dict[str, Any] = {
+        "landmarks": model,
+        "detector": detector,
+        "precision": precision,
+        "det_size": det_size_of(det_size),
+        "device": device,
+        "threads": threads,
+    }
+    tracker = Tracker(
+        max_faces=max_faces, redetect_every=redetect_every, smoothing=smoothing, profile=profile, **options
+    )
+    lines: list[str] = []
+    numbers: set[int | None] = set()
+    spent, count = 0.0, 0
+    try:
+        with ExitStack() as stack:
+            writer = output and stack.enter_context(VideoWriter(output, video.fps, keep_interrupted=video.is_camera))
+            for index, frame in enumerate(_shown(stack, video, quiet=quiet)):
+                started = time.perf_counter()
+                faces = tracker(frame)
+                spent, count = spent + time.perf_counter() - started, index + 1
+                numbers.update(face.track_id for face in faces)
+                if writer:
+                    writer.write(draw(frame, faces))
+                if json_lines == "-":
+                    typer.echo(_line(index, video.fps, faces))
+                elif json_lines is not None:
+                    lines.append(f"{_line(index, video.fps, faces)}\n")
+    except KeyboardInterrupt:
+        if not video.is_camera:
+            raise
+    if not count:
+        raise ImageError(f"{source} has no frame that OpenCV can read")
+    if json_lines is not None and json_lines != "-":
+        write_bytes(Path(json_lines), "".join(lines).encode())
+    if not quiet:
+        stderr.print(f"{count} frames, {len(numbers)} faces, {spent / count * 1e3:.1f} ms a frame")
+    if tracker.aligner.profile is not None:
+        stderr.print(str(tracker.aligner.profile), markup=False)
+
+
+def _shown(stack: ExitStack, video: VideoReader, *, quiet: bool) -> Iterator[ImageArray]:
+    """The frames, with a bar while there is a terminal to show it."""
+    # A bar on the terminal must not take the lines that go to a pipe.
+    bar = Progress(console=stderr, transient=True, disable=quiet, redirect_stdout=sys.stdout.isatty())
+    stack.enter_context(bar)
+    yield from bar.track(video, total=video.count, description="tracking")
+
+
+def _line(index: int, fps: float, faces: list[Face]) -> str:
+    record = {"frame": index, "seconds": round(index / fps, 3), "faces": [face.to_dict() for face in faces]}
+    return json.dumps(record, ensure_ascii=False)

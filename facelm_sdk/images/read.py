@@ -1,0 +1,130 @@
+"""Reading pictures: path, bytes, PIL image or array -> (H, W, 3) uint8 BGR, upright, or an ImageError that says why."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .._optional import load_cv2
+from ..errors import ImageError, InputError
+from ..types import ImageArray
+from . import jpeg
+
+_ACCEPTED = (
+    "accepted are arrays (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of uint8, of uint16, or of float from 0 to 1; "
+    "paths and bytes of picture files; PIL images"
+)
+
+
+def read_image(source: Any, color: Literal["bgr", "rgb"] = "bgr") -> ImageArray:
+    """A picture as contiguous (H, W, 3) uint8 BGR.
+
+    ``source`` is a path, the bytes of a picture file, a PIL image, or an array (anything with ``__array__``).
+    EXIF orientation is applied to files, bytes and PIL images. ``color`` is the channel order of arrays with 3 or 4
+    channels. Alpha is dropped; uint16 is divided by 257 and float (0 to 1) multiplied by 255. An array that needs no
+    change is returned as it is, not copied.
+
+    Raises ImageError for everything else, and MissingDependencyError without OpenCV.
+    """
+    if (file := load_file(source, color)) is not None:
+        return decode(*file)
+    if _is_pil(source):
+        return _from_array(_pil_array(source), rgb=True)
+    if hasattr(source, "__array__"):
+        return _from_array(np.asarray(source), rgb=color == "rgb")
+    raise ImageError(f"a {type(source).__name__} is not a picture; {_ACCEPTED}")
+
+
+def load_file(source: Any, color: Literal["bgr", "rgb"] = "bgr") -> tuple[bytes, str] | None:
+    """The bytes of a path, or those given, and what to call them in an error; None for every other source."""
+    if color not in ("bgr", "rgb"):
+        raise InputError(f"color is 'bgr' or 'rgb', not {color!r}")
+    if isinstance(source, (str, os.PathLike)):
+        path = Path(source)
+        try:
+            return path.read_bytes(), str(path)
+        except (OSError, ValueError) as error:
+            raise ImageError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return bytes(source), f"{len(source)} bytes"
+    return None
+
+
+def decode(data: bytes, what: str, reduction: int = 1) -> ImageArray:
+    """The picture of a file (H, W, 3) uint8 BGR; at 1/``reduction`` (1, 2, 4 or 8) of its size, sides rounded up."""
+    cv2 = load_cv2()
+    if not data:
+        raise ImageError(f"{what}: the file is empty")
+    # Decoders fill what is missing with grey and say nothing.
+    if jpeg.is_jpeg(data) and not jpeg.is_whole(data):
+        raise ImageError(f"{what}: the JPEG is truncated")
+    if data.startswith(b"\x89PNG\r\n\x1a\n") and not _png_is_whole(data):
+        raise ImageError(f"{what}: the PNG is truncated")
+    scale = cv2.IMREAD_COLOR if reduction == 1 else getattr(cv2, f"IMREAD_REDUCED_COLOR_{reduction}")
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), scale | cv2.IMREAD_ANYDEPTH)
+    except cv2.error as error:
+        raise ImageError(f"{what}: OpenCV cannot decode it ({error.err or error})") from error
+    if image is None:
+        raise ImageError(f"{what}: not a picture OpenCV can decode, or above its limit of pixels")
+    return _from_array(image, rgb=False)
+
+
+def _png_is_whole(data: bytes) -> bool:
+    """Whether the chunks run up to IEND."""
+    position = 8
+    while position + 12 <= len(data):
+        if data[position + 4 : position + 8] == b"IEND":
+            return True
+        position += 12 + int.from_bytes(data[position : position + 4], "big")
+    return False
+
+
+def _is_pil(source: Any) -> bool:
+    pil = sys.modules.get("PIL.Image")  # an object of PIL's exists only where PIL is loaded
+    return pil is not None and isinstance(source, pil.Image)
+
+
+def _pil_array(source: Any) -> NDArray[Any]:
+    from PIL import ImageOps
+
+    try:
+        image = ImageOps.exif_transpose(source)
+        if image.mode == "I":  # how PIL holds some 16-bit files
+            values = np.asarray(image)
+            return values.astype(np.uint16) if values.min() >= 0 and values.max() <= 65535 else values
+        if image.mode == "F" or image.mode.startswith("I;16"):
+            return np.asarray(image)
+        return np.asarray(image.convert("RGB"))
+    except (OSError, ValueError, SyntaxError) as error:
+        raise ImageError(f"the PIL image cannot be read: {error}") from error
+
+
+def _from_array(array: NDArray[Any], *, rgb: bool) -> ImageArray:
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
+        raise ImageError(f"a picture cannot have shape {array.shape}; {_ACCEPTED}")
+    if array.size == 0:
+        raise ImageError(f"the picture is empty (shape {array.shape})")
+    image = _to_uint8(array)
+    if image.ndim == 2 or image.shape[2] == 1:
+        return np.repeat(image.reshape(*image.shape[:2], 1), 3, axis=2)
+    image = image[..., 2::-1] if rgb else image[..., :3]
+    return np.ascontiguousarray(image)
+
+
+def _to_uint8(array: NDArray[Any]) -> ImageArray:
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype == np.uint16:
+        return np.asarray((array.astype(np.uint32) + 128) // 257, np.uint8)
+    if not np.issubdtype(array.dtype, np.floating):
+        raise ImageError(f"a picture cannot have dtype {array.dtype}; {_ACCEPTED}")
+    low, high = float(array.min()), float(array.max())
+    if not (low >= 0 and high <= 1):  # NaN fails both
+        raise ImageError(f"a float picture has values from 0 to 1, this one from {low:g} to {high:g}; {_ACCEPTED}")
+    return np.asarray(np.rint(array * 255), np.uint8)

@@ -1,0 +1,209 @@
+"""What a model file says of itself: its contract, its inputs and outputs, its size and checksum. Nothing is run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import struct
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+from . import zoo
+from ._optional import load_onnxruntime
+from .contract import METADATA_KEY, ModelSpec
+from .errors import ContractError, InputError, ModelFileError
+from .runtimes.base import check_signature, signature
+
+NO_CONTRACT = (
+    f"no {METADATA_KEY!r} contract inside: facelm-export did not make this file, and Aligner, Detector and Landmarker "
+    f"do not take it; its inputs and outputs are the graph's own"
+)
+
+
+def inspect_model(model: str | os.PathLike[str]) -> dict[str, Any]:
+    """The facts of an exported file, a weights file, a Triton repository's folder, or an embedded model's name.
+
+    JSON-ready: ``file``, ``kind``, ``bytes``, ``sha256``, ``inputs`` and ``outputs`` (name, dtype, shape with None or a
+    name where it is open), ``contract`` (None where there is none, and ``note`` says why) and ``details`` of the kind.
+    A repository has ``models``, the facts of each.
+
+    Raises InputError (not such a file) and ModelFileError (missing, truncated).
+    """
+    path = _path(model)
+    if path.is_dir():
+        return {"file": os.fspath(model), **_triton(path)}
+    if not path.is_file():
+        raise ModelFileError(f"no file {path}")
+    if path.suffix.lower() not in _READERS:
+        raise InputError(
+            f"{path} cannot be inspected; accepted are {', '.join(_READERS)}, the folder of a Triton repository "
+            f"and the names that facelm models lists"
+        )
+    size, digest = _checksum(path)
+    facts = {"contract": None, **_READERS[path.suffix.lower()](path)}
+    return {"file": os.fspath(model), "kind": facts.pop("kind"), "bytes": size, "sha256": digest, **facts}
+
+
+def _path(model: str | os.PathLike[str]) -> Path:
+    path = Path(model).expanduser()
+    embedded = {entry.name for entry in zoo.list_models()}
+    return zoo.resolve(model).path if os.fspath(model) in embedded and not path.exists() else path
+
+
+def _checksum(path: Path) -> tuple[int, str]:
+    digest, size = hashlib.sha256(), 0
+    with path.open("rb") as file:
+        while part := file.read(1 << 20):
+            digest.update(part)
+            size += len(part)
+    return size, digest.hexdigest()
+
+
+def _contract(text: str | None) -> dict[str, Any]:
+    """``contract`` and, of a contract that can be read, what it says of inputs and outputs; else ``note``."""
+    if text is None:
+        return {"contract": None, "note": NO_CONTRACT}
+    try:
+        spec = ModelSpec.from_json(text)
+    except ContractError as error:
+        return {"contract": None, "note": str(error)}
+    inputs, outputs = (
+        [{"name": name, "dtype": _dtype(kind), "shape": list(shape)} for name, (kind, shape) in part.items()]
+        for part in signature(spec)
+    )
+    return {"contract": json.loads(spec.to_json()), "inputs": inputs, "outputs": outputs}
+
+
+def _dtype(kind: str) -> str:
+    """The numpy name of a type that onnxruntime calls tensor(float) or the like."""
+    name = kind.removeprefix("tensor(").removesuffix(")")
+    return {"float": "float32", "double": "float64"}.get(name, name)
+
+
+def _onnx(path: Path) -> dict[str, Any]:
+    ort = load_onnxruntime()
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # nothing will be run
+    try:
+        session = ort.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelFileError(f"{path} cannot be opened; it is truncated or not an ONNX model ({reason})") from error
+    inputs, outputs = (
+        [{"name": node.name, "dtype": _dtype(node.type), "shape": list(node.shape)} for node in nodes]
+        for nodes in (session.get_inputs(), session.get_outputs())
+    )
+    meta = session.get_modelmeta()
+    facts = _contract(meta.custom_metadata_map.get(METADATA_KEY))
+    if facts["contract"] is not None:
+        try:
+            check_signature(session, ModelSpec.from_json(json.dumps(facts["contract"])), path.name)
+        except ContractError as error:
+            facts["note"] = str(error)
+    made_by = {"made by": meta.producer_name} if facts["contract"] is None and meta.producer_name else {}
+    return {
+        **facts,
+        "kind": "ONNX model",
+        "inputs": inputs,
+        "outputs": outputs,
+        "details": {**made_by, **_report(path)},
+    }
+
+
+def _report(path: Path) -> dict[str, str]:
+    named = path.with_suffix("") if path.suffix == ".onnx" else path
+    report = Path(f"{named}.report.md")
+    return {"report": report.name} if report.is_file() else {}
+
+
+def _engine(path: Path) -> dict[str, Any]:
+    """An engine is opaque without the GPU it is for; its contract stands in the file beside it."""
+    sidecar = path.with_name(f"{path.name}.json")
+    if not sidecar.is_file():
+        return {
+            "kind": "TensorRT engine",
+            "note": f"no {sidecar.name} beside it, which holds its contract: copy both files",
+        }
+    details = _json_object(sidecar.read_bytes(), sidecar)
+    contract = details.pop("spec", None)
+    text = contract if isinstance(contract, str) or contract is None else json.dumps(contract)
+    return {**_contract(text), "kind": "TensorRT engine", "details": {**details, **_report(path)}}
+
+
+def _openvino(path: Path) -> dict[str, Any]:
+    try:
+        root = ElementTree.parse(path).getroot()
+    except ElementTree.ParseError as error:
+        raise ModelFileError(f"{path} is truncated or not OpenVINO's XML ({error})") from error
+    entry = root.find(f"rt_info/{METADATA_KEY}")
+    weights = path.with_suffix(".bin")
+    there = f"{weights.name}, {weights.stat().st_size} bytes" if weights.is_file() else f"{weights.name} is missing"
+    facts = _contract(None if entry is None else entry.get("value"))
+    return {**facts, "kind": "OpenVINO IR", "details": {"weights": there, **_report(path)}}
+
+
+def _safetensors(path: Path) -> dict[str, Any]:
+    """The header: its length in eight bytes, then JSON."""
+    with path.open("rb") as file:
+        start = file.read(8)
+        length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+        if not 0 < length <= path.stat().st_size - 8:
+            raise ModelFileError(f"{path} is truncated or not a safetensors file")
+        header = _json_object(file.read(length), path)
+    metadata = header.pop("__metadata__", {})
+    card = _json_object(metadata.get(METADATA_KEY, "{}").encode(), path)
+    size = path.stat().st_size - 8 - length
+    if any(entry["data_offsets"][1] > size for entry in header.values()):
+        raise ModelFileError(f"{path} is truncated: tensors that its header names are missing")
+    counts = {"tensors": len(header), "parameters": sum(_product(entry["shape"]) for entry in header.values())}
+    note = {} if card else {"note": f"no {METADATA_KEY!r} card inside: the file does not say which network it is of"}
+    return {"kind": "weights (safetensors)", "details": {**card, **counts}, **note}
+
+
+def _product(shape: list[int]) -> int:
+    result = 1
+    for size in shape:
+        result *= size
+    return result
+
+
+def _json_object(data: bytes, path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(data)
+    except ValueError as error:
+        raise ModelFileError(f"{path} is damaged: {error}") from error
+    if not isinstance(values, dict):
+        raise ModelFileError(f"{path} is damaged: a JSON object is expected")
+    return values
+
+
+def _triton(folder: Path) -> dict[str, Any]:
+    own = folder / "config.pbtxt"
+    configs = [own] if own.is_file() else sorted(folder.glob("*/config.pbtxt"))
+    if not configs:
+        raise InputError(f"{folder} is not the folder of a Triton repository: there is no */config.pbtxt in it")
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    size = sum(path.stat().st_size for path in files)
+    return {"kind": "Triton model repository", "bytes": size, "sha256": None, "models": [_served(c) for c in configs]}
+
+
+def _served(config: Path) -> dict[str, Any]:
+    """The facts of a served model: those of its newest version's file, and what its configuration says."""
+    folder, text = config.parent, config.read_text("utf-8")
+    said = {
+        key: match[1].strip('"')
+        for key in ("backend", "platform", "max_batch_size")
+        if (match := re.search(rf"^{key}\s*:\s*(\S+)", text, re.MULTILINE))
+    }
+    versions = sorted((path for path in folder.iterdir() if path.name.isdecimal()), key=lambda path: int(path.name))
+    found = sorted(versions[-1].glob("model.*")) if versions else []
+    facts: dict[str, Any] = next((inspect_model(p) for p in found if p.suffix in _READERS), {"kind": "served model"})
+    details = {**facts.get("details", {}), **said, "versions": [path.name for path in versions]}
+    return {**facts, "file": folder.name, "details": details}
+
+
+_READERS = {".onnx": _onnx, ".engine": _engine, ".xml": _openvino, ".safetensors": _safetensors}

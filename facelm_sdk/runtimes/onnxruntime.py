@@ -1,0 +1,175 @@
+"""A model file opened with onnxruntime: its contract read and checked, its provider never silently another."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from .._optional import load_onnxruntime
+from ..contract import FORMAT_VERSION, METADATA_KEY, ModelSpec
+from ..errors import ContractError, InputError, ModelFileError, ProviderError
+from .base import Provider, check_signature, run_in_parts
+
+logger = logging.getLogger(__name__)
+
+
+CPU = "CPUExecutionProvider"
+
+SMALL_NETWORK = 0.5
+"""Billions of multiply-adds a crop up to which a network is small: one thread runs it as fast as several would."""
+SMALL_FILE = 16 << 20
+"""Bytes of a small network's fp32 file; half as many in fp16 and int8. For a contract that does not say its size."""
+
+
+class OrtSession:
+    """A model opened with onnxruntime.
+
+    ``model`` is a path or the file's bytes. ``device`` is "cpu", "cuda" or "cuda:<index>"; ``providers``, as in
+    onnxruntime, overrides it. A provider that cannot be used is one warning with the cause, or a ProviderError with
+    ``strict=True``. ``threads`` is onnxruntime's intra-op count; for finer control give ``session_options``
+    (onnxruntime.SessionOptions) instead. Without them, a detector and a network of up to SMALL_NETWORK multiply-adds
+    run on one thread, larger ones on all cores. A landmark model exported for a fixed number of crops takes any number
+    here.
+
+    Raises MissingDependencyError, ModelFileError (missing, truncated, not ONNX) and ContractError.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | bytes,
+        *,
+        device: str = "cpu",
+        providers: Sequence[Provider] | None = None,
+        strict: bool = False,
+        threads: int | None = None,
+        session_options: Any = None,
+    ) -> None:
+        ort = load_onnxruntime()
+        self._name = "the model" if isinstance(model, bytes) else os.fspath(model)
+        if not isinstance(model, bytes) and not Path(model).is_file():
+            raise ModelFileError(f"no model file {self._name}")
+        wanted = _providers(device, providers)
+        size = len(model) if isinstance(model, bytes) else Path(model).stat().st_size
+        guess = size <= SMALL_FILE
+        self._session, problems = self._open(ort, model, wanted, _options(ort, threads, session_options, small=guess))
+        self._spec = self._read_spec()
+        if threads is None and session_options is None and (small := is_small(self._spec, size)) != guess:
+            self._session, problems = self._open(ort, model, wanted, _options(ort, None, None, small=small))
+        problems += [
+            f"{name} is not in use" for name in map(_name, wanted) if not problems and name not in self.providers
+        ]
+        if problems:
+            message = f"{'; '.join(problems)}; {self._name} runs on {', '.join(self.providers)}"
+            if strict:
+                raise ProviderError(message)
+            logger.warning(message)
+        self._outputs = check_signature(self._session, self._spec, self._name)
+        batch = self._session.get_inputs()[0].shape[0]
+        self._batch = batch if self._spec.task == "landmarks" and isinstance(batch, int) else None
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The model's contract."""
+        return self._spec
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """The execution providers in use, first choice first."""
+        return tuple(self._session.get_providers())
+
+    def run(self, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        """The outputs, in the contract's order, for inputs by name."""
+        if self._batch is not None:
+            return run_in_parts(self._run, feeds["crops"], self._batch)
+        return self._run(feeds)
+
+    def _run(self, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        return list(self._session.run(self._outputs, dict(feeds)))
+
+    def _open(self, ort: Any, model: Any, wanted: list[Provider], options: Any) -> tuple[Any, list[str]]:
+        """The onnxruntime session, on the providers that work, and what kept the others from working."""
+        available = ort.get_available_providers()
+        problems = [
+            f"{_name(provider)} is not in this onnxruntime ({', '.join(available)})"
+            for provider in wanted
+            if _name(provider) not in available
+        ]
+        usable = [provider for provider in wanted if _name(provider) in available]
+        source = model if isinstance(model, bytes) else os.fspath(model)
+        if any(_name(provider) != CPU for provider in usable):
+            try:
+                # onnxruntime's own fallback prints to stdout and hides the cause.
+                return ort.InferenceSession(source, options, providers=usable, enable_fallback=0), problems
+            except Exception as error:
+                failed = ", ".join(_name(provider) for provider in usable if _name(provider) != CPU)
+                problems.append(f"{failed} cannot be used ({_first_line(error)})")
+        try:
+            return ort.InferenceSession(source, options, providers=[CPU], enable_fallback=0), problems
+        except Exception as error:
+            raise ModelFileError(
+                f"{self._name} cannot be opened; it is truncated or not an ONNX model ({_first_line(error)})"
+            ) from error
+
+    def _read_spec(self) -> ModelSpec:
+        text = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+        if text is None:
+            raise ContractError(
+                f"{self._name} has no {METADATA_KEY!r} metadata; accepted are models exported by facelm-export with "
+                f"format_version {FORMAT_VERSION}"
+            )
+        try:
+            return ModelSpec.from_json(text)
+        except ContractError as error:
+            raise ContractError(f"{self._name}: {error}") from error
+
+
+def _providers(device: str, providers: Sequence[Provider] | None) -> list[Provider]:
+    if providers is not None:
+        if isinstance(providers, str) or not providers:
+            raise InputError(f"providers is a list such as ['{CPU}'], as in onnxruntime; got {providers!r}")
+        return list(providers)
+    if device == "cpu":
+        return [CPU]
+    match = re.fullmatch(r"cuda(?::(\d+))?", device)
+    if match is None:
+        raise InputError(f"device is cpu, cuda or cuda:<index>, not {device!r}; for others give providers=[...]")
+    return [("CUDAExecutionProvider", {"device_id": int(match[1] or 0)}), CPU]
+
+
+def _name(provider: Provider) -> str:
+    return provider if isinstance(provider, str) else provider[0]
+
+
+def is_small(spec: ModelSpec, size: int) -> bool:
+    """Return whether one thread is enough for a model: by its contract, else by the ``size`` of its file in bytes."""
+    if spec.task == "detection":
+        return True
+    if spec.multiply_adds is not None:
+        return spec.multiply_adds <= SMALL_NETWORK
+    return size <= (SMALL_FILE if spec.precision == "fp32" else SMALL_FILE // 2)
+
+
+def _options(ort: Any, threads: int | None, session_options: Any, *, small: bool) -> Any:
+    if session_options is not None:
+        if threads is not None:
+            raise InputError("give threads or session_options, not both (session_options.intra_op_num_threads)")
+        return session_options
+    options = ort.SessionOptions()
+    options.log_severity_level = 3  # a fallback is told by this module, once
+    # Idle threads would take the cores from whoever needs them, this process's other models among them.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if threads is not None and threads < 1:
+        raise InputError(f"threads is at least 1, not {threads}")
+    if threads is not None or small:
+        options.intra_op_num_threads = threads or 1
+    return options
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

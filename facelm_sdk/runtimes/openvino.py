@@ -1,0 +1,194 @@
+"""A session on OpenVINO's IR (.xml with its .bin beside it), for the CPUs where OpenVINO is the faster runtime."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..contract import METADATA_KEY, ModelSpec
+from ..errors import ContractError, InputError, MissingDependencyError, ModelFileError, ProviderError
+from .base import Provider, check_signature, run_in_parts
+
+logger = logging.getLogger(__name__)
+
+InferencePrecision = Literal["f32", "bf16"]
+
+_KEYS = ([METADATA_KEY], ["framework", METADATA_KEY])
+"""Where an IR has the contract: as facelm-export writes it, and as OpenVINO keeps an ONNX file's metadata."""
+
+_TYPES = {"u8": "tensor(uint8)", "f32": "tensor(float)"}
+
+
+class OpenVinoSession:
+    """A model opened with OpenVINO.
+
+    ``model`` is the path of an .xml. ``device`` is "cpu" or another of OpenVINO's ("gpu", "gpu:1", "npu"); where there
+    is none such, the CPU is taken, with one warning or, with ``strict=True``, a ProviderError instead. ``threads`` is
+    the number of CPU threads. ``precision`` is what the CPU computes floats in: bf16 is faster, and coarser; a CPU
+    without it takes f32, told in the same way. ``providers`` and ``session_options`` are onnxruntime's and must be
+    None. A landmark model exported for a fixed number of crops takes any number here.
+
+    Raises MissingDependencyError, ModelFileError (missing, truncated, not IR), ContractError and InputError.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str],
+        *,
+        device: str = "cpu",
+        providers: Sequence[Provider] | None = None,
+        strict: bool = False,
+        threads: int | None = None,
+        session_options: Any = None,
+        precision: InferencePrecision = "f32",
+    ) -> None:
+        self._name = os.fspath(model)
+        _check_options(self._name, providers, session_options, threads, precision)
+        openvino = load_openvino()
+        if not Path(model).is_file():
+            raise ModelFileError(f"no model file {self._name}")
+        core = openvino.Core()
+        target = _device(core, device, self._name, strict=strict)
+        network = self._read(core)
+        self._spec = self._read_spec(network)
+        self._outputs = check_signature(_Ports(network), self._spec, self._name)
+        options = {"PERFORMANCE_HINT": "LATENCY"}
+        if target == "CPU":
+            options["INFERENCE_PRECISION_HINT"] = _precision(core, precision, self._name, strict=strict)
+            if threads is not None:
+                options["INFERENCE_NUM_THREADS"] = str(threads)
+        self._compiled = self._compile(core, network, target, options)
+        self._requests = threading.local()  # a request serves one thread at a time
+        size = network.inputs[0].get_partial_shape()[0]
+        self._batch = size.get_length() if self._spec.task == "landmarks" and size.is_static else None
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The model's contract."""
+        return self._spec
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """OpenVINO's devices in use."""
+        return tuple(f"OpenVINO {device}" for device in self._compiled.get_property("EXECUTION_DEVICES"))
+
+    def run(self, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        """The outputs, in the contract's order, for inputs by name."""
+        if self._batch is not None:
+            return run_in_parts(self._run, feeds["crops"], self._batch)
+        return self._run(feeds)
+
+    def _run(self, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        if not hasattr(self._requests, "own"):
+            self._requests.own = self._compiled.create_infer_request()
+        arrays = {name: np.ascontiguousarray(array) for name, array in feeds.items()}
+        results = self._requests.own.infer(arrays, share_inputs=True)
+        return [results[name] for name in self._outputs]
+
+    def _read(self, core: Any) -> Any:
+        try:
+            return core.read_model(self._name)
+        except RuntimeError as error:
+            raise ModelFileError(
+                f"{self._name} cannot be opened; it is truncated, not OpenVINO's IR, or its .bin is missing beside it "
+                f"({_cause(error)})"
+            ) from error
+
+    def _compile(self, core: Any, network: Any, target: str, options: dict[str, str]) -> Any:
+        try:
+            return core.compile_model(network, target, options)
+        except RuntimeError as error:
+            raise ModelFileError(f"OpenVINO cannot compile {self._name} for {target} ({_cause(error)})") from error
+
+    def _read_spec(self, network: Any) -> ModelSpec:
+        key = next((key for key in _KEYS if network.has_rt_info(key)), None)
+        if key is None:
+            raise ContractError(
+                f"{self._name} has no {METADATA_KEY!r} entry in its rt_info; accepted are models written by "
+                f"facelm-export --format openvino"
+            )
+        try:
+            return ModelSpec.from_json(network.get_rt_info(key).value)
+        except ContractError as error:
+            raise ContractError(f"{self._name}: {error}") from error
+
+
+def load_openvino() -> Any:
+    """OpenVINO. Raises MissingDependencyError with the line to type."""
+    try:
+        import openvino
+    except ImportError as error:
+        raise MissingDependencyError(
+            f'OpenVINO cannot be imported ({error}); type: pip install "facelm-sdk[openvino]"'
+        ) from error
+    return openvino
+
+
+class _Ports:
+    """A network's inputs and outputs, described as onnxruntime describes its own."""
+
+    def __init__(self, network: Any) -> None:
+        self._network = network
+
+    def get_inputs(self) -> list[SimpleNamespace]:
+        return [_port(port) for port in self._network.inputs]
+
+    def get_outputs(self) -> list[SimpleNamespace]:
+        return [_port(port) for port in self._network.outputs]
+
+
+def _port(port: Any) -> SimpleNamespace:
+    kind = port.get_element_type().get_type_name()
+    shape = port.get_partial_shape()
+    sizes = [size.get_length() if size.is_static else None for size in shape] if shape.rank.is_static else []
+    return SimpleNamespace(name=port.get_any_name(), type=_TYPES.get(kind, kind), shape=sizes)
+
+
+def _check_options(
+    name: str, providers: Sequence[Provider] | None, session_options: Any, threads: int | None, precision: str
+) -> None:
+    for option, value in (("providers", providers), ("session_options", session_options)):
+        if value is not None:
+            raise InputError(
+                f"{option} are onnxruntime's, but {name} runs on OpenVINO: leave them out, or give the .onnx"
+            )
+    if threads is not None and threads < 1:
+        raise InputError(f"threads is at least 1, not {threads}")
+    if precision not in get_args(InferencePrecision):
+        raise InputError(f"precision is one of {', '.join(get_args(InferencePrecision))}, not {precision!r}")
+
+
+def _device(core: Any, device: str, name: str, *, strict: bool) -> str:
+    """OpenVINO's name of the device, or of the CPU where it has no such device."""
+    wanted, available = device.upper().replace(":", "."), core.available_devices
+    if any(found == wanted or found.startswith(f"{wanted}.") for found in available):
+        return wanted
+    _fall_back(f"OpenVINO has no device {device!r} here ({', '.join(available)}); {name} runs on CPU", strict=strict)
+    return "CPU"
+
+
+def _precision(core: Any, precision: str, name: str, *, strict: bool) -> str:
+    """The precision, or f32 where the CPU would have to emulate it, which takes several times as long."""
+    if precision == "f32" or precision.upper() in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        return precision
+    _fall_back(f"this CPU does not compute in {precision}; {name} runs in f32", strict=strict)
+    return "f32"
+
+
+def _fall_back(message: str, *, strict: bool) -> None:
+    if strict:
+        raise ProviderError(message)
+    logger.warning(message)
+
+
+def _cause(error: Exception) -> str:
+    """The last line of an OpenVINO error; those before it tell where in its sources it was raised."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1]

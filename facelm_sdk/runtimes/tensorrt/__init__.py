@@ -1,0 +1,1 @@
+"""TensorRT engines: built once, kept with a sidecar that says for what, and run."""

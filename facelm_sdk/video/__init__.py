@@ -1,0 +1,1 @@
+"""Videos: faces followed over the frames, points steadied, files read and written."""

@@ -1,0 +1,191 @@
+"""Opening model files: contract, providers, and every way a file can be wrong."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from facelm_sdk import Aligner, Detector, Landmarker
+from facelm_sdk.errors import ContractError, InputError, MissingDependencyError, ModelFileError, ProviderError
+from facelm_sdk.runtimes import onnxruntime as sessions
+from facelm_sdk.runtimes.base import Session
+from facelm_sdk.runtimes.onnxruntime import SMALL_FILE, OrtSession, is_small
+from facelm_sdk.runtimes.open import open_session
+
+
+@pytest.fixture(scope="module")
+def model(landmark_model):
+    return landmark_model()
+
+
+def test_reads_the_contract_and_runs(model, landmark_spec):
+    for source in (model, str(model), model.read_bytes()):
+        session = OrtSession(source)
+        assert isinstance(session, Session)
+        assert session.spec == landmark_spec()
+        assert session.providers == ("CPUExecutionProvider",)
+        (landmarks,) = session.run({"crops": np.zeros((2, 32, 32, 3), np.uint8)})
+        assert landmarks.shape == (2, 68, 2)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(ModelFileError, match="no model file"):
+        OrtSession(tmp_path / "none.onnx")
+
+
+def test_truncated_and_foreign_files(model, tmp_path):
+    for data in (model.read_bytes()[:200], b"", b"not a model at all", model.read_bytes()[:-40]):
+        path = tmp_path / "broken.onnx"
+        path.write_bytes(data)
+        with pytest.raises((ModelFileError, ContractError)) as caught:
+            OrtSession(path)
+        if len(data) < 300:
+            assert isinstance(caught.value, ModelFileError)
+            assert "truncated or not an ONNX model" in str(caught.value)
+
+
+def test_file_without_a_contract(landmark_model):
+    with pytest.raises(ContractError, match=r"no 'facelm' metadata.*facelm-export"):
+        OrtSession(landmark_model(metadata=""))
+
+
+def test_other_contract_version(landmark_model, landmark_spec):
+    text = landmark_spec().to_json().replace('"format_version": 1', '"format_version": 7')
+    with pytest.raises(ContractError, match=r"tiny\.onnx.*format_version 7.*upgrade"):
+        OrtSession(landmark_model(metadata=text))
+
+
+@pytest.mark.parametrize(
+    "promise", [{"size": 64}, {"markup": "wflw98"}, {"has_scores": True}], ids=["size", "points", "scores"]
+)
+def test_graph_that_breaks_its_promise(landmark_model, landmark_spec, promise):
+    with pytest.raises(ContractError, match="its contract says"):
+        OrtSession(landmark_model(metadata=landmark_spec(**promise).to_json()))
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 4, 8, 9])
+def test_a_fixed_batch_takes_any_number_of_crops(landmark_model, count):
+    crops = np.random.default_rng(0).integers(0, 256, (count, 32, 32, 3), np.uint8)
+    fixed, free = (OrtSession(landmark_model(has_scores=True, batch=batch)) for batch in (4, "n"))
+    outputs = fixed.run({"crops": crops})
+    assert [output.shape for output in outputs] == [(count, 68, 2), (count, 68)]
+    for one, other in zip(outputs, free.run({"crops": crops}), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+    np.testing.assert_allclose(
+        Landmarker(fixed, flip=True, max_batch=3)(crops), Landmarker(free, flip=True)(crops), atol=1e-4
+    )
+
+
+def test_missing_onnxruntime(model, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(MissingDependencyError, match=r'pip install "facelm-sdk\[cpu\]" \(or \[gpu\]'):
+        OrtSession(model)
+    with pytest.raises(ImportError):
+        Landmarker(model)
+
+
+def test_missing_provider_is_one_warning_or_an_error(model, caplog):
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("CUDA is there")
+    with caplog.at_level(logging.WARNING):
+        session = OrtSession(model, device="cuda:1")
+    assert session.providers == ("CPUExecutionProvider",)
+    assert len(caplog.records) == 1
+    assert "CUDAExecutionProvider is not in this onnxruntime" in caplog.text
+    with pytest.raises(ProviderError, match="CUDAExecutionProvider"):
+        OrtSession(model, device="cuda", strict=True)
+    with pytest.raises(ProviderError, match="NoSuchProvider"):
+        OrtSession(model, providers=["NoSuchProvider"], strict=True)
+
+
+class _Fake:
+    """onnxruntime with a CUDA provider that is listed; ``fails`` says how it does not work."""
+
+    SessionOptions = onnxruntime.SessionOptions
+
+    def __init__(self, fails):
+        self.fails = fails
+
+    def get_available_providers(self):
+        return ["CUDAExecutionProvider", "CPUExecutionProvider"]
+
+    def InferenceSession(self, source, options, *, providers, **rest):
+        if self.fails == "loudly" and providers != ["CPUExecutionProvider"]:
+            raise RuntimeError("libcublas.so.12: cannot open shared object file\nmore")
+        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+
+
+@pytest.mark.parametrize(("fails", "cause"), [("loudly", "libcublas"), ("silently", "not in use")])
+def test_listed_but_unusable_provider_is_told(model, monkeypatch, caplog, fails, cause):
+    monkeypatch.setattr("facelm_sdk.runtimes.onnxruntime.load_onnxruntime", lambda: _Fake(fails))
+    with caplog.at_level(logging.WARNING):
+        OrtSession(model, device="cuda")
+    assert len(caplog.records) == 1 and cause in caplog.text and "CUDAExecutionProvider" in caplog.text
+    with pytest.raises(ProviderError, match=cause):
+        OrtSession(model, device="cuda", strict=True)
+
+
+def test_no_warning_when_all_is_well(model, caplog):
+    OrtSession(model, providers=["CPUExecutionProvider"])
+    assert not caplog.records
+
+
+def test_options(model):
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    OrtSession(model, session_options=options)
+    OrtSession(model, threads=1)
+    with pytest.raises(InputError, match="not both"):
+        OrtSession(model, session_options=options, threads=1)
+    with pytest.raises(InputError, match="threads"):
+        OrtSession(model, threads=0)
+
+
+def _threads(session):
+    return session._session.get_session_options().intra_op_num_threads
+
+
+@pytest.mark.parametrize(("billions", "wanted"), [(None, 1), (0.02, 1), (0.5, 1), (0.6, 0)])
+def test_the_contract_says_how_many_threads(landmark_model, landmark_spec, billions, wanted):
+    model = landmark_model(metadata=landmark_spec(multiply_adds=billions).to_json())
+    assert _threads(OrtSession(model)) == wanted
+    assert _threads(OrtSession(model.read_bytes())) == wanted
+    assert _threads(OrtSession(model, threads=2)) == 2
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 3
+    assert _threads(OrtSession(model, session_options=options)) == 3
+
+
+def test_a_contract_without_multiply_adds_goes_by_the_file(landmark_model, detector_model, monkeypatch):
+    monkeypatch.setattr(sessions, "SMALL_FILE", landmark_model().stat().st_size - 1)
+    assert _threads(OrtSession(landmark_model())) == 0
+    monkeypatch.setattr(sessions, "SMALL_FILE", 0)
+    assert _threads(OrtSession(detector_model())) == 1  # a detector is small, whatever its size
+
+
+def test_small_files_of_each_precision(landmark_spec):
+    for precision, limit in (("fp32", SMALL_FILE), ("fp16", SMALL_FILE // 2), ("int8", SMALL_FILE // 2)):
+        spec = landmark_spec(precision=precision)
+        assert is_small(spec, limit) and not is_small(spec, limit + 1)
+
+
+@pytest.mark.parametrize("options", [{"device": "gpu"}, {"device": "cuda:x"}, {"providers": []}, {"providers": "CPU"}])
+def test_bad_devices(model, options):
+    with pytest.raises(InputError, match=r"device|providers"):
+        OrtSession(model, **options)
+
+
+def test_the_task_must_fit(model, detector_model):
+    detector = detector_model()
+    with pytest.raises(ContractError, match="detection"):
+        Landmarker(detector)
+    with pytest.raises(ContractError, match="landmarks"):
+        Detector(model)
+    with pytest.raises(InputError, match="a model is"):
+        Aligner(3)
+    session = OrtSession(model)
+    assert open_session(session, "landmarks") is session
