@@ -71,7 +71,9 @@ def faces() -> LandmarkFaces:
         kps.append(five)
         points.append(landmarks)
     stacked = np.float32(points)
-    return LandmarkFaces(images, [f"face{i}.jpg" for i in range(6)], np.float32(kps), stacked, np.ones(6))
+    return LandmarkFaces(
+        images, [f"face{i}.jpg" for i in range(6)], np.float32(kps), stacked, np.ones((6, 68), bool), np.ones(6)
+    )
 
 
 @pytest.fixture

@@ -159,7 +159,7 @@ def test_mean_shape_and_validation_undo_the_crop(faces):
         faces,
         images=faces.images[:1],
         names=faces.names[:1],
-        **{key: getattr(faces, key)[:1] for key in ("kps", "points", "weights")},
+        **{key: getattr(faces, key)[:1] for key in ("kps", "points", "known", "weights")},
     )
     recipe = LandmarkRecipe("lotr_m", ())
     fractions = mean_shape(crop_recipe(recipe, 64), one)

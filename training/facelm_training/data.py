@@ -37,13 +37,15 @@ def check_folder(folder: str | Path, files: Sequence[str]) -> Path:
 class LandmarkFaces:
     """Faces with landmarks: pictures (H, W, 3) uint8 BGR, five points as the detector reports them, the landmarks.
 
-    ``weights`` say how often a face is drawn, against the others. Coordinates are pixels of the pictures.
+    ``known``: points whose places are labels and not guesses. ``weights`` say how often a face is drawn, against the
+    others. Coordinates are pixels of the pictures.
     """
 
     images: Sequence[NDArray[np.uint8]]
     names: list[str]
     kps: NDArray[np.float32]  # (n, 5, 2)
     points: NDArray[np.float32]  # (n, L, 2)
+    known: NDArray[np.bool_]  # (n, L)
     weights: NDArray[np.float64]  # (n,)
 
     def __len__(self) -> int:
@@ -69,13 +71,20 @@ def faces_of(dataset: Dataset, limit: int | None = None) -> LandmarkFaces:
     points = np.stack([sample.points for sample in samples])
     derived = markups.convert(points, dataset.info.markup, "kps5")
     own = [five if sample.kps5 is None else sample.kps5 for sample, five in zip(samples, derived, strict=True)]
-    names = [sample.name for sample in samples]
-    return LandmarkFaces(_Pictures(samples), names, np.stack(own).astype(np.float32), points, np.ones(len(samples)))
+    every = np.ones(points.shape[1], bool)
+    return LandmarkFaces(
+        _Pictures(samples),
+        [sample.name for sample in samples],
+        np.stack(own).astype(np.float32),
+        points,
+        np.stack([every if sample.known is None else sample.known for sample in samples]),
+        np.ones(len(samples)),
+    )
 
 
 def mixed(parts: Sequence[tuple[LandmarkFaces, float]]) -> LandmarkFaces:
     """The faces of several data sets with the weight of each, what surrounds each face held in memory."""
-    images, names, kps, points, weights = [], [], [], [], []
+    images, names, kps, points, known, weights = [], [], [], [], [], []
     for faces, weight in parts:
         for index in range(len(faces)):
             image, corner = _surroundings(faces.images[index], faces.points[index])
@@ -83,8 +92,9 @@ def mixed(parts: Sequence[tuple[LandmarkFaces, float]]) -> LandmarkFaces:
             names.append(faces.names[index])
             kps.append(faces.kps[index] - corner)
             points.append(faces.points[index] - corner)
+            known.append(faces.known[index])
             weights.append(weight)
-    return LandmarkFaces(images, names, np.stack(kps), np.stack(points), np.array(weights))
+    return LandmarkFaces(images, names, np.stack(kps), np.stack(points), np.stack(known), np.array(weights))
 
 
 def _surroundings(

@@ -132,7 +132,7 @@ class LandmarkTask:
         transform = CropTransform(jitter @ np.concatenate([base, [[0, 0, 1]]]), size)
         image = transform.warp(self.faces.images[index])
         points = transform.apply(self.faces.points[index])
-        known = inside(self.faces.points[index], self.faces.images[index])
+        known = self.faces.known[index] & inside(self.faces.points[index], self.faces.images[index])
         if mirrored:
             order = list(self.markup.flip)
             points, known = points[order], known[order]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from facelm_sdk.errors import InputError
 
-from . import aflw19, cofw, jd106, landmarks68, w300, wflw
+from . import aflw19, cofw, jd106, landmarks68, turned68, w300, wflw
 from .base import Dataset as Dataset
 from .base import Info as Info
 from .base import Metric as Metric
@@ -33,6 +33,7 @@ READERS: dict[str, Info] = {
         jd106.INFO,
         landmarks68.INFO,
         landmarks68.PORTRAITS_INFO,
+        turned68.INFO,
     )
 }
 

@@ -26,7 +26,8 @@ class Sample:
     ``name`` tells the face from all others of its data set; ``points`` (L, 2) float32 in the order of ``markup``;
     ``norms`` the distances an error may be divided by: ``inter_ocular``, ``inter_pupil``, ``box`` and ``diag``;
     ``box`` (4,) float32 xyxy, ``kps5`` (5, 2) float32 and ``occluded`` (L,) bool where the data set has its own;
-    ``subsets`` the parts of the data set the face is in.
+    ``known`` (L,) bool where the places of some points are guesses, which no network should learn; ``subsets`` the
+    parts of the data set the face is in.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Sample:
     box: NDArray[np.float32] | None = None
     kps5: NDArray[np.float32] | None = None
     occluded: NDArray[np.bool_] | None = None
+    known: NDArray[np.bool_] | None = None
     subsets: frozenset[str] = frozenset()
 
     def image(self) -> ImageArray:
@@ -157,9 +159,10 @@ def build(
     normalise_by_boxes: bool = False,
     kps5: ArrayLike | None = None,
     occluded: ArrayLike | None = None,
+    known: ArrayLike | None = None,
     subsets: Sequence[Iterable[str]] | None = None,
 ) -> list[Sample]:
-    """Samples from arrays: ``points`` (n, L, 2), ``boxes`` (n, 4), ``kps5`` (n, 5, 2), ``occluded`` (n, L).
+    """Samples from arrays: ``points`` (n, L, 2), ``boxes`` (n, 4), ``kps5`` (n, 5, 2), ``occluded``, ``known`` (n, L).
 
     ``box`` and ``diag`` of ``norms`` are of the landmarks' box, or of ``boxes`` with ``normalise_by_boxes``.
     """
@@ -174,7 +177,7 @@ def build(
         "diag": metrics.box_diagonal(around),
     }
     fives = None if kps5 is None else np.asarray(kps5, np.float32)
-    hidden = None if occluded is None else np.asarray(occluded, bool)
+    hidden, sure = (None if one is None else np.asarray(one, bool) for one in (occluded, known))
     return [
         Sample(
             name=name,
@@ -185,6 +188,7 @@ def build(
             box=None if own is None else own[i],
             kps5=None if fives is None else fives[i],
             occluded=None if hidden is None else hidden[i],
+            known=None if sure is None else sure[i],
             subsets=frozenset(() if subsets is None else subsets[i]),
         )
         for i, (name, source) in enumerate(zip(names, sources, strict=True))
