@@ -80,3 +80,13 @@ def test_extras_keep_the_colliding_wheels_apart(wheel):
     for extra in ("cpu", "cpu-headless", "gpu", "gpu-headless"):
         chosen = [line for line in needs if f"extra == '{extra}'" in line]
         assert len(chosen) == 2, chosen
+
+
+def test_the_licence_of_the_code_and_the_terms_of_the_weights_are_told_apart(wheel):
+    (metadata,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
+    lines = wheel.read(metadata).decode().partition("\n\n")[0].splitlines()
+    assert "License-Expression: MIT" in lines
+    assert {line for line in lines if line.startswith("License-File:")} == {
+        "License-File: LICENSE",
+        "License-File: LICENSE-WEIGHTS",
+    }
