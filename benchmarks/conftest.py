@@ -16,7 +16,7 @@ import torch
 from facelm_sdk import bench, zoo
 from facelm_sdk.images.read import read_image
 
-from .measure.interleaved import REPLAY, Key, Outcome, Turns
+from .measure.interleaved import REPLAY, Interleaved, Key, Outcome
 from .measure.machine import THREADS, circumstances
 from .measure.models import Models, make_ahead
 
@@ -87,9 +87,9 @@ def outcomes() -> dict[Key, dict[Key, Outcome]]:
 
 
 @pytest.fixture
-def turns(request: pytest.FixtureRequest, benchmark: Any, outcomes: dict[Key, dict[Key, Outcome]]) -> Turns:
+def interleaved(request: pytest.FixtureRequest, benchmark: Any, outcomes: dict[Key, dict[Key, Outcome]]) -> Interleaved:
     """Measures the sides of a comparison in turns."""
-    return Turns(request, benchmark, outcomes)
+    return Interleaved(request, benchmark, outcomes)
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from facelm_sdk import Aligner, zoo
 from facelm_sdk.images.read import read_image
 from facelm_sdk.runtimes.onnxruntime import OrtSession
 
-from .measure.interleaved import Side
+from .measure.interleaved import Variant
 from .measure.machine import THREADS
 
 FACES = ("1face", "16faces", "0faces")
@@ -23,7 +23,7 @@ def aligner(models, backend):
 
 @pytest.mark.parametrize("backend", ["eager", "onnxruntime", "pipeline", "default"])
 @pytest.mark.parametrize("faces", FACES)
-def test_aligner(turns, models, pictures, faces, backend):
+def test_aligner(interleaved, models, pictures, faces, backend):
     """``default`` is ``Aligner(threads=...)`` as a user gets it; ``pipeline`` the whole in one ONNX file."""
     image, count = pictures[faces], {"1face": 1, "16faces": 16, "0faces": 0}[faces]
 
@@ -31,25 +31,25 @@ def test_aligner(turns, models, pictures, faces, backend):
         if backend == "pipeline":
             session = OrtSession(models.pipeline(), threads=THREADS)
             assert len(session.run({"image": image})[0]) == count
-            return Side(lambda: session.run({"image": image}))
+            return Variant(lambda: session.run({"image": image}))
         whole = Aligner(threads=THREADS) if backend == "default" else aligner(models, backend)
         assert len(whole(image)) == count
-        return Side(lambda: whole(image))
+        return Variant(lambda: whole(image))
 
-    turns(("backend",), make)
+    interleaved(("backend",), make)
 
 
 @pytest.mark.parametrize("flip", [False, True], ids=["plain", "flip"])
-def test_aligner_flip(turns, picture, flip):
+def test_aligner_flip(interleaved, picture, flip):
     def make(flip):
         whole = Aligner(threads=THREADS, flip=flip or None)
-        return Side(lambda: whole(picture))
+        return Variant(lambda: whole(picture))
 
-    turns(("flip",), make)
+    interleaved(("flip",), make)
 
 
 @pytest.mark.parametrize("way", ["one_picture", "single_calls", "batch"])
-def test_sixteen_faces(turns, pictures, way):
+def test_sixteen_faces(interleaved, pictures, way):
     """16 faces: in one picture, by one call for each of its 16 tiles, and the tiles as one batch."""
     image = pictures["16faces"]
     tiles = [np.ascontiguousarray(part) for row in np.split(image, 4) for part in np.split(row, 4, axis=1)]
@@ -61,13 +61,13 @@ def test_sixteen_faces(turns, pictures, way):
             "single_calls": lambda: [whole(tile) for tile in tiles],
             "batch": lambda: whole.batch(tiles),
         }
-        return Side(runs[way])
+        return Variant(runs[way])
 
-    turns(("way",), make)
+    interleaved(("way",), make)
 
 
 @pytest.mark.parametrize("stage", ["whole", "decode", "detect", "warp", "network", "map_back"])
-def test_stages(turns, picture, stage):
+def test_stages(interleaved, picture, stage):
     """Where the time goes from a 640x480 JPEG to a face: each stage by itself, beside the whole."""
     data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
 
@@ -87,27 +87,27 @@ def test_stages(turns, picture, stage):
             "network": lambda: landmarker.run(crops),
             "map_back": lambda: transform.invert(landmarks[0]),
         }
-        return Side(runs[stage])
+        return Variant(runs[stage])
 
-    turns(("stage",), make)
+    interleaved(("stage",), make)
 
 
 @pytest.mark.parametrize("threads", [1, 2], ids="threads{}".format)
-def test_aligner_threads(turns, picture, threads):
+def test_aligner_threads(interleaved, picture, threads):
     def make(threads):
         whole = Aligner(threads=threads)
-        return Side(lambda: whole(picture))
+        return Variant(lambda: whole(picture))
 
-    turns(("threads",), make)
+    interleaved(("threads",), make)
 
 
 @pytest.mark.parametrize("batch", [1, 8, 16], ids="batch{}".format)
-def test_kps_given(turns, picture, batch):
+def test_kps_given(interleaved, picture, batch):
     """Landmarks alone, through the Aligner: the five points are given for pictures of one face each."""
     whole = Aligner(threads=THREADS)
     kps = whole(picture)[0].kps
 
     def make(batch):
-        return Side(lambda: whole.batch([picture] * batch, kps=[kps] * batch))
+        return Variant(lambda: whole.batch([picture] * batch, kps=[kps] * batch))
 
-    turns(("batch",), make)
+    interleaved(("batch",), make)

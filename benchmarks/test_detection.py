@@ -7,7 +7,7 @@ import pytest
 
 from facelm_sdk import Detector
 
-from .measure.interleaved import Side
+from .measure.interleaved import Variant
 from .measure.models import billions, chosen
 
 SIDES = (("eager", "fp32"), ("onnxruntime", "fp32"), ("onnxruntime", "int8"))
@@ -16,7 +16,7 @@ SIDES = (("eager", "fp32"), ("onnxruntime", "fp32"), ("onnxruntime", "int8"))
 @pytest.mark.parametrize(("backend", "precision"), SIDES)
 @pytest.mark.parametrize("size", [320, 640, 1280], ids="size{}".format)
 @pytest.mark.parametrize("model", chosen("detection"))
-def test_detection(turns, models, picture, model, size, backend, precision):
+def test_detection(interleaved, models, picture, model, size, backend, precision):
     height = size * 3 // 4
 
     def make(backend, precision):
@@ -25,27 +25,29 @@ def test_detection(turns, models, picture, model, size, backend, precision):
         boxes, scores, _ = session.run({"image": image})
         assert len(boxes) == len(scores)
         work = billions(model, size) * height / size
-        return Side(lambda: session.run({"image": image}), info={"weights": models.weights(model)}, multiply_adds=work)
+        return Variant(
+            lambda: session.run({"image": image}), info={"weights": models.weights(model)}, multiply_adds=work
+        )
 
-    turns(("backend", "precision"), make)
+    interleaved(("backend", "precision"), make)
 
 
 @pytest.mark.parametrize("det_size", ["auto", 320, 640], ids=str)
 @pytest.mark.parametrize("faces", ["1face", "16faces", "0faces"])
-def test_det_size(turns, models, pictures, faces, det_size):
+def test_det_size(interleaved, models, pictures, faces, det_size):
     """What "auto" costs against one pass of a size, all of picture to faces."""
 
     def make(det_size):
         detector = Detector(models.session("retinaface_mnet025", "onnxruntime"), det_size=det_size)
-        return Side(lambda: detector(pictures[faces]), info={"found": len(detector(pictures[faces]))})
+        return Variant(lambda: detector(pictures[faces]), info={"found": len(detector(pictures[faces]))})
 
-    turns(("det_size",), make)
+    interleaved(("det_size",), make)
 
 
 @pytest.mark.parametrize("threads", [1, 2], ids="threads{}".format)
-def test_detection_threads(turns, models, picture, threads):
+def test_detection_threads(interleaved, models, picture, threads):
     def make(threads):
         session = models.session("retinaface_mnet025", "onnxruntime", threads=threads)
-        return Side(lambda: session.run({"image": picture[None]}))
+        return Variant(lambda: session.run({"image": picture[None]}))
 
-    turns(("threads",), make)
+    interleaved(("threads",), make)

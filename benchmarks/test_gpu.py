@@ -13,7 +13,7 @@ import pytest
 from facelm_export.report.samples import portrait_crops
 from facelm_sdk import Landmarker
 
-from .measure.interleaved import Side
+from .measure.interleaved import Variant
 from .measure.models import billions, chosen
 
 BACKENDS = ("eager_cuda", "cuda", "cuda_graph", "ort_tensorrt", "ort_tensorrt_graph", "tensorrt")
@@ -44,7 +44,7 @@ def bound(path, provider, crops, outputs, *, graph):
 @pytest.mark.parametrize("flip", [False, True], ids=["plain", "flip"])
 @pytest.mark.parametrize("batch", [1, 8, 16, 64, 256], ids="batch{}".format)
 @pytest.mark.parametrize("model", chosen())
-def test_gpu(turns, models, model, batch, flip, backend, precision):
+def test_gpu(interleaved, models, model, batch, flip, backend, precision):
     def make(backend, precision):
         if backend == "eager_cuda" and precision == "fp16":
             pytest.skip("PyTorch eager is the baseline, in fp32")
@@ -63,6 +63,6 @@ def test_gpu(turns, models, model, batch, flip, backend, precision):
             crops = portrait_crops(landmarker.spec, batch)
             run = lambda: landmarker(crops)  # noqa: E731
         work = (2 if flip else 1) * batch * billions(model)
-        return Side(run, info={"weights": models.weights(model), "crops_in_a_run": batch}, multiply_adds=work)
+        return Variant(run, info={"weights": models.weights(model), "crops_in_a_run": batch}, multiply_adds=work)
 
-    turns(("backend", "precision"), make)
+    interleaved(("backend", "precision"), make)

@@ -10,7 +10,7 @@ from facelm_export.report.samples import portrait_crops
 from facelm_models import info
 from facelm_sdk import Landmarker
 
-from .measure.interleaved import Side
+from .measure.interleaved import Variant
 from .measure.models import billions, chosen
 from .measure.nodes import PARTS, Profile
 
@@ -32,16 +32,16 @@ def work(models, name, session, batch, flip=None):
     crops = portrait_crops(landmarker.spec, batch)
     assert landmarker(crops).shape == (batch, 68, 2)
     about = {"weights": models.weights(name), "accuracy": dict(landmarker.spec.accuracy)}
-    return Side(lambda: landmarker(crops), info=about, multiply_adds=(2 if flip else 1) * batch * billions(name))
+    return Variant(lambda: landmarker(crops), info=about, multiply_adds=(2 if flip else 1) * batch * billions(name))
 
 
 @pytest.mark.parametrize(("backend", "precision"), SIDES)
 @pytest.mark.parametrize("batch", [1, 8, 16], ids="batch{}".format)
 @pytest.mark.parametrize("model", chosen())
-def test_landmarks(turns, models, model, batch, backend, precision):
+def test_landmarks(interleaved, models, model, batch, backend, precision):
     if batch > 1 and batch * billions(model) > HEAVY and "FACELM_BENCH_MODELS" not in os.environ:
         pytest.skip("more than the default run has time for; set FACELM_BENCH_MODELS")
-    turns(
+    interleaved(
         ("backend", "precision"),
         lambda backend, precision: work(models, model, models.session(model, backend, precision), batch),
     )
@@ -49,21 +49,23 @@ def test_landmarks(turns, models, model, batch, backend, precision):
 
 @pytest.mark.parametrize("flip", [False, True], ids=["plain", "flip"])
 @pytest.mark.parametrize("model", chosen())
-def test_flip(turns, models, model, flip):
+def test_flip(interleaved, models, model, flip):
     """Flip averaging, its mirrored crop in the same batch, against the plain run."""
-    turns(("flip",), lambda flip: work(models, model, models.session(model, "onnxruntime"), 1, flip))
+    interleaved(("flip",), lambda flip: work(models, model, models.session(model, "onnxruntime"), 1, flip))
 
 
 @pytest.mark.parametrize("threads", [1, 2], ids="threads{}".format)
 @pytest.mark.parametrize("model", chosen())
-def test_threads(turns, models, model, threads):
-    turns(("threads",), lambda threads: work(models, model, models.session(model, "onnxruntime", threads=threads), 1))
+def test_threads(interleaved, models, model, threads):
+    interleaved(
+        ("threads",), lambda threads: work(models, model, models.session(model, "onnxruntime", threads=threads), 1)
+    )
 
 
 @pytest.mark.parametrize("part", PARTS)
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 @pytest.mark.parametrize("model", chosen())
-def test_parts(turns, models, model, precision, part):
+def test_parts(interleaved, models, model, precision, part):
     """What a run's nodes take before the network, in it and after it, by onnxruntime's own profile."""
     profile = Profile(models.onnx(model, precision), heatmaps=info(model).decoding != "coordinates")
-    turns(("part",), profile.side, seconds=0)
+    interleaved(("part",), profile.variant, seconds=0)

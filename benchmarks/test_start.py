@@ -13,7 +13,7 @@ import pytest
 from facelm_sdk.bench import PICTURE
 
 from .measure.competitor_process import PYTHON
-from .measure.interleaved import Side
+from .measure.interleaved import Variant
 from .measure.machine import THREADS
 
 RSS = """
@@ -45,7 +45,7 @@ CODE = {
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is read from /proc")
 @pytest.mark.parametrize("who", list(CODE))
-def test_cold_start(turns, who):
+def test_cold_start(interleaved, who):
     def make(who):
         python, code = CODE[who]
 
@@ -65,11 +65,11 @@ def test_cold_start(turns, who):
 
         about = start()
         assert about["found"] == 1
-        return Side(runs=runs, info={key: round(about[key], 1) for key in ("rss_mb", "rss_peak_mb")})
+        return Variant(runs=runs, info={key: round(about[key], 1) for key in ("rss_mb", "rss_peak_mb")})
 
-    turns(("who",), make, turns=4)
+    interleaved(("who",), make, rounds=4)
 
 
 def environment(who):
-    """A peer's Python must not see this project's packages."""
+    """A competitor's Python must not see this project's packages."""
     return {key: value for key, value in os.environ.items() if who != "mediapipe" or key != "PYTHONPATH"}

@@ -128,53 +128,59 @@ class Detector:
         if self.det_size == "auto":
             return self._auto(picture)
         if isinstance(self.det_size, int):
-            return _merged(self._look(picture, self.det_size / max(width, height)))
+            return _merged(self._detect_at_scale(picture, self.det_size / max(width, height)))
         frame = self.det_size
-        return _merged(self._look(picture, min(frame[0] / width, frame[1] / height), frame=frame))
+        return _merged(self._detect_at_scale(picture, min(frame[0] / width, frame[1] / height), frame=frame))
 
     def _auto(self, picture: ImageArray) -> Detections:
         height, width = picture.shape[:2]
         scale = base = _base_scale(width, height)
-        if (glance := self._glance(picture, base)) is not None:
-            return glance
+        if (quick := self._quick_pass(picture, base)) is not None:
+            return quick
         least = min(MAYBE_SMALL, self.det_thresh)
-        look = self._look(picture, base, least=least)
-        found = [self._sure(look)]
+        seen = self._detect_at_scale(picture, base, least=least)
+        found = [self._confident(seen)]
         for _ in range(ZOOMS):
             closer = min(ZOOM * scale, 1.0, _max_scale(width, height))
-            if closer <= scale or (any(map(len, found)) and not self._promises_more(look, scale)):
+            if closer <= scale or (any(map(len, found)) and not self._needs_finer_scale(seen, scale)):
                 break
             scale = closer
-            look = self._look(picture, scale, least=least)
-            sure = self._sure(look)
-            found.append(sure.select(_sides(sure) * scale <= LARGE_FACE) if any(map(len, found)) else sure)
+            seen = self._detect_at_scale(picture, scale, least=least)
+            confident = self._confident(seen)
+            found.append(
+                confident.select(_sides(confident) * scale <= LARGE_FACE) if any(map(len, found)) else confident
+            )
         if not sum(map(len, found)) or _fills_frame(found[0], width, height):
             border = ((1 - CONTEXT) / 2 * base * np.array([width, height])).astype(int)
             frame = (round(width * base), round(height * base))
-            found.append(self._look(picture, CONTEXT * base, frame=frame, offset=(int(border[0]), int(border[1]))))
+            found.append(
+                self._detect_at_scale(picture, CONTEXT * base, frame=frame, offset=(int(border[0]), int(border[1])))
+            )
         return _merged(*found)
 
-    def _glance(self, picture: ImageArray, base: float) -> Detections | None:
+    def _quick_pass(self, picture: ImageArray, base: float) -> Detections | None:
         """The face of a picture of one large face and nothing else that might be one; None for any other picture."""
         height, width = picture.shape[:2]
         scale = base * GLANCE_LONG_SIDE / BASE_LONG_SIDE
         if min(width, height) * scale < MIN_SIDE:
             return None
-        found = self._look(picture, scale, least=MAYBE, quick=True)
+        found = self._detect_at_scale(picture, scale, least=MAYBE, quick=True)
         if len(found) != 1 or found.scores[0] < self.det_thresh or _fills_frame(found, width, height):
             return None
         return found if _sides(found)[0] * scale >= GLANCE_FACE else None
 
-    def _sure(self, look: Detections) -> Detections:
-        return look.select(look.scores >= self.det_thresh)
+    def _confident(self, seen: Detections) -> Detections:
+        return seen.select(seen.scores >= self.det_thresh)
 
-    def _promises_more(self, look: Detections, scale: float) -> bool:
-        """Whether a closer look may find smaller faces than this one did."""
-        sides, sure = _sides(look) * scale, look.scores >= self.det_thresh
+    def _needs_finer_scale(self, seen: Detections, scale: float) -> bool:
+        """Return whether a pass at a larger scale may find smaller faces than this one did."""
+        sides, confident = _sides(seen) * scale, seen.scores >= self.det_thresh
         medium = sides < MEDIUM_FACE
-        return bool((sides[sure] < SMALL_FACE).any() or ((medium & sure).any() and (medium & ~sure).any()))
+        return bool(
+            (sides[confident] < SMALL_FACE).any() or ((medium & confident).any() and (medium & ~confident).any())
+        )
 
-    def _look(
+    def _detect_at_scale(
         self,
         picture: ImageArray,
         scale: float,

@@ -1,4 +1,4 @@
-"""The other end of competitors.py: a peer as a side of a comparison."""
+"""The other end of competitors.py: a competitor as a side of a comparison."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from typing import Any
 
 import pytest
 
-from .interleaved import Side
+from .interleaved import Variant
 from .machine import THREADS
 
 PYTHON = os.environ.get("FACELM_BENCH_PEERS", sys.executable)
-"""The Python that the peers are installed in."""
+"""The Python that the competitors are installed in."""
 
 
-def peer(name: str, picture: Path) -> Side:
-    """A peer, opened in its own process; skipped, with its reason, where it is not to be had."""
+def competitor(name: str, picture: Path) -> Variant:
+    """A competitor, opened in its own process; skipped, with its reason, where it is not to be had."""
     script = Path(__file__).with_name("competitors.py")
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     process = subprocess.Popen(
@@ -51,4 +51,4 @@ def peer(name: str, picture: Path) -> Side:
         pytest.skip(about["unavailable"])
     assert about["found"], f"{name} finds no face"
     weakref.finalize(runs, process.kill)
-    return Side(runs=runs, info={f"peer_{key}": value for key, value in about.items()})
+    return Variant(runs=runs, info={f"peer_{key}": value for key, value in about.items()})

@@ -1,6 +1,6 @@
 """Other people's landmark finders, timed in a process of their own: their packages need versions that ours do not.
 
-``PYTHON competitors.py PEER PICTURE THREADS`` first prints one JSON line, ``{"version": ..., "found": points}`` or
+``PYTHON competitors.py NAME PICTURE THREADS`` first prints one JSON line, ``{"version": ..., "found": points}`` or
 ``{"unavailable": reason}``; then, for each number on a line of stdin, one JSON line with the milliseconds of so many
 runs. It needs what the peer itself needs, numpy and OpenCV. The process is kept to THREADS cores, as MediaPipe has no
 option for its threads.
@@ -107,7 +107,7 @@ def face_alignment(image: Any, threads: int) -> tuple[str, Callable[[], int]]:
     return metadata.version("face-alignment"), run
 
 
-PEERS = {
+COMPETITORS = {
     "mediapipe_static": mediapipe_static,
     "mediapipe_tracking": mediapipe_tracking,
     "insightface": insightface,
@@ -141,7 +141,7 @@ def main(name: str, path: str, threads: int) -> None:
         import cv2
 
         cv2.setNumThreads(threads)
-        version, run = PEERS[name](cv2.imread(path), threads)
+        version, run = COMPETITORS[name](cv2.imread(path), threads)
     except (Unavailable, ImportError) as error:
         answer({"unavailable": str(error)})
         return

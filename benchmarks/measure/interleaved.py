@@ -1,8 +1,8 @@
-"""Sides of a comparison measured in turns, each as a benchmark of its own in pytest-benchmark's results.
+"""Variants of a comparison measured in turns, each as a benchmark of its own in pytest-benchmark's results.
 
-pytest-benchmark times one test after the other, so that a machine that slows down between two tests slows one side
-only. Here the first test of a comparison measures all sides that were selected, in turns, and each test hands its own
-times to pytest-benchmark: its timer tells them again.
+pytest-benchmark times one test after the other, so that a machine that slows down between two tests slows one variant
+only. Here the first test of a comparison measures all variants that were selected, in turns, and each test hands its
+own times to pytest-benchmark: its timer tells them again.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from facelm_sdk.bench import Runs, in_turns, tails, times
 from .machine import peak
 
 SECONDS = float(os.environ.get("FACELM_BENCH_SECONDS", "0.5"))
-"""What one side of a comparison may take; each has at least three turns."""
+"""What one variant of a comparison may take; each has at least three turns."""
 
 
 class Replay:
@@ -48,8 +48,8 @@ REPLAY = Replay()
 
 
 @dataclass(frozen=True)
-class Side:
-    """One side: ``run`` is one run, or ``runs`` gives the milliseconds of many where they are not timed from here.
+class Variant:
+    """One variant: ``run`` is one run, or ``runs`` gives the milliseconds of many where they are not timed from here.
 
     ``info`` goes into the results; ``multiply_adds`` are a run's, in billions, 0 where they are not known.
     """
@@ -68,7 +68,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Measured:
-    """A side's milliseconds and what is to be written beside them."""
+    """A variant's milliseconds and what is to be written beside them."""
 
     ms: list[float]
     info: dict[str, Any]
@@ -78,18 +78,18 @@ Outcome = Measured | BaseException
 Key = tuple[Any, ...]
 
 
-class Turns:
-    """The fixture ``turns``; ``outcomes`` are shared by all tests of a run."""
+class Interleaved:
+    """The fixture ``interleaved``; ``outcomes`` are shared by all tests of a run."""
 
     def __init__(self, request: pytest.FixtureRequest, benchmark: Any, outcomes: dict[Key, dict[Key, Outcome]]) -> None:
         self._request, self._benchmark, self._outcomes = request, benchmark, outcomes
 
     def __call__(
-        self, axes: Sequence[str], make: Callable[..., Side], *, seconds: float = SECONDS, turns: int = 3
+        self, axes: Sequence[str], make: Callable[..., Variant], *, seconds: float = SECONDS, rounds: int = 3
     ) -> None:
-        """Measure the sides that differ in the parameters ``axes``, and record the one of this test.
+        """Measure the variants that differ in the parameters ``axes``, and record the one of this test.
 
-        ``make`` opens a side for values of the axes; it may skip, with the reason.
+        ``make`` opens a variant for values of the axes; it may skip, with the reason.
         """
         own, rest = self._split(self._request.node, axes)
         if self._benchmark.disabled:
@@ -97,8 +97,8 @@ class Turns:
             return
         key = (self._request.node.function.__qualname__, str(self._request.node.path), rest)
         if key not in self._outcomes:
-            sides = [split[0] for item in self._request.session.items if (split := self._alike(item, axes, rest))]
-            self._outcomes[key] = measured(sides, make, seconds=seconds, turns=turns)
+            variants = [split[0] for item in self._request.session.items if (split := self._alike(item, axes, rest))]
+            self._outcomes[key] = measured(variants, make, seconds=seconds, rounds=rounds)
         outcome = self._outcomes[key][own]
         if isinstance(outcome, BaseException):
             raise outcome
@@ -123,28 +123,30 @@ class Turns:
 
 
 def measured(
-    keys: Sequence[Key], make: Callable[..., Side], *, seconds: float = SECONDS, turns: int = 3
+    keys: Sequence[Key], make: Callable[..., Variant], *, seconds: float = SECONDS, rounds: int = 3
 ) -> dict[Key, Outcome]:
-    """Open the sides and measure those that could be opened, in turns."""
+    """Open the variants and measure those that could be opened, in turns."""
     outcomes: dict[Key, Outcome] = {}
-    sides: dict[Key, Side] = {}
+    variants: dict[Key, Variant] = {}
     for key in keys:
         try:
-            sides[key] = make(*key)
+            variants[key] = make(*key)
         except (Exception, pytest.skip.Exception) as error:
             outcomes[key] = error
-    if not sides:
+    if not variants:
         return outcomes
-    counted = any(side.multiply_adds for side in sides.values())
+    counted = any(variant.multiply_adds for variant in variants.values())
     before = peak() if counted else 0.0
-    found = in_turns(*(side.timed() for side in sides.values()), seconds=seconds * len(sides), rounds=turns)
+    found = in_turns(
+        *(variant.timed() for variant in variants.values()), seconds=seconds * len(variants), rounds=rounds
+    )
     rate = (before + peak()) / 2 if counted else 0.0
-    for (key, side), ms in zip(sides.items(), found, strict=True):
-        info = {**side.info, **{name: value / 1000 for name, value in tails(ms).items()}}
-        if side.multiply_adds:
-            achieved = side.multiply_adds / float(np.median(ms)) * 1000
+    for (key, variant), ms in zip(variants.items(), found, strict=True):
+        info = {**variant.info, **{name: value / 1000 for name, value in tails(ms).items()}}
+        if variant.multiply_adds:
+            achieved = variant.multiply_adds / float(np.median(ms)) * 1000
             info |= {
-                "multiply_adds": round(side.multiply_adds, 4),
+                "multiply_adds": round(variant.multiply_adds, 4),
                 "multiply_adds_per_second": round(achieved, 2),
                 "peak_multiply_adds_per_second": round(rate, 2),
                 "share_of_peak": round(achieved / rate, 3),

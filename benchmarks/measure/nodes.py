@@ -16,7 +16,7 @@ import onnxruntime
 from facelm_export.report.samples import portrait_crops
 from facelm_sdk.runtimes.onnxruntime import OrtSession
 
-from .interleaved import Side
+from .interleaved import Variant
 from .machine import THREADS
 
 PARTS = ("preprocessing", "network", "decoding")
@@ -37,11 +37,11 @@ class Profile:
     def __init__(self, path: Path, *, heatmaps: bool) -> None:
         self._path, self._heatmaps = path, heatmaps
 
-    def side(self, part: str) -> Side:
+    def variant(self, part: str) -> Variant:
         def runs(count: int) -> Sequence[float]:
             return [self.found[index % RUNS][part] for index in range(count)]
 
-        return Side(runs=runs)
+        return Variant(runs=runs)
 
     @functools.cached_property
     def found(self) -> list[dict[str, float]]:

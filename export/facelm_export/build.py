@@ -56,7 +56,7 @@ def build(
     file = _weights_file(model, weights, source, random=random)
     card = read_card(file) if file is not None and source is None else {}
     markup = markup or card.get("markup", "ibug68")
-    described = _described(model, source, decoding, card)
+    described = _resolve_info(model, source, decoding, card)
     if flip and described.task != "landmarks":
         raise InputError(f"flip averaging is for landmark models; {model} is a detector")
     network = _network(described, file, source, mean_face, markup, card.get("config", {}).get("num_landmarks"))
@@ -107,7 +107,7 @@ def _info(model: str) -> ModelInfo:
         raise UnknownModelError(str(error)) from error
 
 
-def _described(model: str, source: str | None, decoding: Decoding | None, card: Mapping[str, Any]) -> ModelInfo:
+def _resolve_info(model: str, source: str | None, decoding: Decoding | None, card: Mapping[str, Any]) -> ModelInfo:
     """The variant with the conventions of its weights: their source's, or those their card states."""
     described = _info(model)
     architecture = getattr(described.build, "__name__", "network")
@@ -151,18 +151,18 @@ def _network(
     source: str | None,
     mean_face: str | os.PathLike[str] | None,
     markup: str,
-    stated: int | None,
+    card_num_landmarks: int | None,
 ) -> nn.Module:
-    """The network, filled. ``stated``: how many points its weights' card says they have."""
+    """The network, filled. ``card_num_landmarks``: how many points its weights' card says they have."""
     torch.manual_seed(0)
     config = described.config
     if described.task == "landmarks":
         points = markups.get(markup).num_points
-        if stated not in (None, points):
-            fitting = [name for name in markups.names() if markups.get(name).num_points == stated]
+        if card_num_landmarks not in (None, points):
+            fitting = [name for name in markups.names() if markups.get(name).num_points == card_num_landmarks]
             raise InputError(
-                f"these weights are of {stated} points, but {markup} has {points}: give their markup (--markup "
-                f"{fitting[0] if fitting else 'NAME'})"
+                f"these weights are of {card_num_landmarks} points, but {markup} has {points}: give their markup "
+                f"(--markup {fitting[0] if fitting else 'NAME'})"
             )
         if hasattr(config, "num_landmarks"):
             config = replace(config, num_landmarks=points)

@@ -76,12 +76,12 @@ def expectation(
     return (sums[..., :2] / sums[..., 2:].clamp(min=SMALLEST_MASS) + 1) / 2, None
 
 
-def _as_they_are(points: torch.Tensor) -> tuple[torch.Tensor, None]:
+def _identity(points: torch.Tensor) -> tuple[torch.Tensor, None]:
     return points.float(), None
 
 
 DECODERS: dict[Decoding, Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor | None]]] = {
-    "coordinates": _as_they_are,
+    "coordinates": _identity,
     "argmax": argmax_quarter,
     "local_soft_argmax": local_soft_argmax,
     "expectation": expectation,
