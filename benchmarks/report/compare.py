@@ -1,18 +1,15 @@
 """Two result files of one machine: which ratios got worse by more than noise.
 
-``python -m benchmarks.report.compare OLD.json NEW.json`` ends with exit code 1 where one did. Ratios within a
-comparison, not times, are compared: a slower day slows all sides of it.
+Ratios within a comparison, not times, are compared: a slower day slows all sides of it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated
 
 import typer
 
-from .results import Entry, Run, read
+from .results import Entry, Run
 
 LEAST = 0.10
 """A ratio that changed by less than this part of it did not change: quiet runs differ by as much."""
@@ -80,17 +77,3 @@ def in_words(found: list[Change]) -> str:
     worse = sum(c.worse for c in found)
     lines.append(f"{len(found)} ratios compared: {worse} worse, {sum(c.better for c in found)} better")
     return "\n".join(lines) + "\n"
-
-
-def main(
-    old: Annotated[Path, typer.Argument(help="the older result")],
-    new: Annotated[Path, typer.Argument(help="the newer one")],
-) -> None:
-    """Compare two benchmark runs of one machine; exit code 1 where a ratio got worse by more than noise."""
-    found = changes(read(old), read(new))
-    typer.echo(in_words(found), nl=False)
-    raise typer.Exit(int(any(change.worse for change in found)))
-
-
-if __name__ == "__main__":
-    typer.run(main)
