@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from . import official
+from .official import torchvision
 from .registry import info
 
 log = logging.getLogger(__name__)
@@ -147,6 +148,26 @@ def load(
     _check(model, _problems(state, own, absent))
     model.load_state_dict(state, strict=False)  # what may be missing was checked above
     return model
+
+
+def load_backbone(backbone: nn.Module, weights: str | Path | Mapping[str, Any]) -> nn.Module:
+    """Fill a MobileNetV2 or ResNet with the ImageNet weights of a checkpoint in torchvision's key names.
+
+    ``backbone``: of :mod:`facelm_models.backbones`, alone or as the ``backbone`` of a network. ``weights``: a ``.pth``,
+    a ``.safetensors`` or a state dict; its classifier is left out. Returns ``backbone``. Raises WeightsError, and
+    leaves the backbone as it was, naming every missing, unknown or wrongly shaped key as torchvision does.
+    """
+    try:
+        keys = torchvision.backbone_keys(backbone)
+    except TypeError as error:
+        raise WeightsError(str(error)) from error
+    content = weights if isinstance(weights, Mapping) else read_official(weights)
+    state = {k: v for k, v in content.items() if not _counter(k) and not torchvision.is_classifier(backbone, k)}
+    table = {theirs: ours for theirs, ours in keys.items() if not _counter(theirs)}
+    own = backbone.state_dict()
+    _check(backbone, _problems(state, {theirs: own[ours] for theirs, ours in table.items()}))
+    backbone.load_state_dict({table[key]: value for key, value in state.items()}, strict=False)  # counters alone lack
+    return backbone
 
 
 def restore(path: str | Path) -> nn.Module:
