@@ -15,6 +15,7 @@ from torch import nn
 
 import facelm_sdk
 from facelm_models import ModelInfo, default_weights, heatmaps, info, list_models, load, official
+from facelm_models.protocol import MeanShapeNetwork
 from facelm_models.registry import Decoding, UnknownModel
 from facelm_models.retinaface import RetinaFace
 from facelm_models.weights import WeightsError, config_of, read_card
@@ -179,7 +180,7 @@ def _network(
             else ""
         )
         raise InputError(f"{error}{other}") from error
-    if source is not None and "mean_face" in official.get(source).absent:
+    if source is not None and isinstance(network, MeanShapeNetwork) and "mean_shape" in official.get(source).absent:
         _set_mean_face(network, mean_face)
     return network
 
@@ -209,15 +210,14 @@ def _check_output(described: ModelInfo, network: nn.Module, markup: str) -> None
         )
 
 
-def _set_mean_face(network: nn.Module, file: str | os.PathLike[str] | None) -> None:
-    """Fill the buffer from a .npy, .npz (its only array) or text file of (L, 2) fractions of the crop."""
+def _set_mean_face(network: MeanShapeNetwork, file: str | os.PathLike[str] | None) -> None:
+    """Fill ``mean_shape`` from a .npy, .npz (its only array) or text file of (L, 2) fractions of the crop."""
     if file is None:
         raise InputError(
             "these checkpoints do not hold the mean face that the network starts from, without which every landmark is "
             "wrong; give it as (L, 2) fractions of the crop: mean_face (--mean-face FILE; .npy, .npz or text)"
         )
-    buffer = network.mean_face
-    assert isinstance(buffer, torch.Tensor)
+    buffer = network.mean_shape
     try:
         values = np.loadtxt(file) if Path(file).suffix not in (".npy", ".npz") else np.load(file, allow_pickle=False)
         if isinstance(values, np.lib.npyio.NpzFile):

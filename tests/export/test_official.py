@@ -64,7 +64,7 @@ def test_slpt_with_its_mean_face(tmp_path, reached):
     np.savetxt(files[2], face)
     for file in files:
         found = reached("slpt_hrnet18", weights=path, source="slpt", markup="cofw29", mean_face=file, out=tmp_path)
-        np.testing.assert_allclose(found.fused.network.mean_face.numpy(), face, rtol=1e-6)
+        np.testing.assert_allclose(found.fused.network.mean_shape.numpy(), face, rtol=1e-6)
     assert (found.spec.crop.side, found.spec.crop.scale, found.fused.offset) == ("max", 1.2, 0.0)
 
 
