@@ -1,10 +1,11 @@
 """PyTorch definitions of landmark and detection networks. Modules only: no exporting, no pixels in or out."""
 
 from .protocol import LandmarkNetwork
-from .registry import ModelInfo, create, info, list_models, register
+from .registry import Decoder, ModelInfo, create, info, list_models, register, register_decoder
 from .weights import default_weights, load, load_backbone, restore
 
 __all__ = [
+    "Decoder",
     "LandmarkNetwork",
     "ModelInfo",
     "create",
@@ -14,5 +15,6 @@ __all__ = [
     "load",
     "load_backbone",
     "register",
+    "register_decoder",
     "restore",
 ]
