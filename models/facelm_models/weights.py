@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import pickle
-import warnings
-import zipfile
+import shlex
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from torch import nn
 from . import official
 from .official import torchvision
 from .registry import info
+from .torchscript import is_script, read_script
 
 log = logging.getLogger(__name__)
 
@@ -53,38 +53,49 @@ def read(path: str | Path) -> dict[str, torch.Tensor]:
 
 
 def read_official(path: str | Path) -> dict[str, Any]:
-    """What a PyTorch checkpoint (``.pth``), a TorchScript archive or a ``.safetensors`` file holds.
+    """Return what a PyTorch checkpoint (``.pth``), a TorchScript archive or a ``.safetensors`` file holds.
 
-    No Python code in it is run. Raises WeightsError when the file is missing, is none of these, or holds more than
-    tensors and plain values.
+    No code in it is run. Raises WeightsError when the file is missing, is none of these or damaged, or holds more than
+    tensors and plain values; the message then has the line that saves its tensors anew.
     """
     path = _existing(path)
     if path.suffix == ".safetensors":
         return dict(read(path))
+    script = False
     try:
-        content = _script_state(path) if _is_script(path) else torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        script = is_script(path)
+        content = read_script(path) if script else torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
         raise WeightsError(
-            f"{path} cannot be read safely: it is damaged, no checkpoint, or holds Python objects beside tensors"
+            f"{path} cannot be read safely: it is damaged, no checkpoint, or holds Python objects beside tensors. "
+            f"If you trust where it comes from, save its tensors anew:\n  {_saved_anew(path, script=script)}"
         ) from error
+    except Exception as error:  # a damaged file makes zipfile, pickle and torch raise of every kind
+        raise WeightsError(f"{path} cannot be read: it is damaged or no checkpoint ({_described(error)})") from error
     if not isinstance(content, Mapping):
         raise WeightsError(f"{path} holds a {type(content).__name__}, not a state dict")
+    if strange := [key for key in content if not isinstance(key, str)]:
+        raise WeightsError(f"{path} holds {strange[0]!r} in the place of a tensor's name")
     return dict(content)
 
 
-def _is_script(path: Path) -> bool:
-    """Whether a file is a TorchScript archive, as face-alignment publishes its FANs."""
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.partition("/")[2] == "constants.pkl" for name in archive.namelist())
+def _saved_anew(path: Path, *, script: bool) -> str:
+    """Return the command that runs the code of an untrusted file and writes a file of its tensors alone."""
+    source, target = str(path), str(path.with_name(f"{path.stem}_tensors.pth"))
+    if script:
+        code = f"import torch; torch.save(torch.jit.load({source!r}, map_location='cpu').state_dict(), {target!r})"
+    else:
+        code = (
+            f"import torch; c = torch.load({source!r}, map_location='cpu', weights_only=False); "
+            f"c = c if isinstance(c, dict) else c.state_dict(); "
+            f"torch.save({{k: v for k, v in c.items() if isinstance(v, (dict, torch.Tensor))}}, {target!r})"
+        )
+    return f"python -c {shlex.quote(code)}"
 
 
-def _script_state(path: Path) -> dict[str, torch.Tensor]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of TorchScript as such
-        script: nn.Module = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
-    return dict(script.state_dict())
+def _described(error: Exception) -> str:
+    """Return an error's kind and the first line of what it says."""
+    return f"{type(error).__name__}: {error}".partition("\n")[0].removesuffix(": ")
 
 
 def _existing(path: str | Path) -> Path:
@@ -231,7 +242,7 @@ def _from_official(
     for key in source.inside:
         if isinstance(content.get(key), Mapping):
             content = dict(content[key])
-    content = {key.removeprefix("module."): value for key, value in content.items()}
+    content = {str(key).removeprefix("module."): value for key, value in content.items()}
     state = {key: value for key, value in content.items() if not _counter(key) and not source.is_unused(key)}
     table = {theirs: ours for theirs, ours in source.keys(model).items() if not _counter(theirs)}
     table |= {key: key for key in source.absent}  # whoever has them may add them
