@@ -54,7 +54,7 @@ def build(
 ) -> Built:
     """The network of a model's name; arguments and errors: see :func:`facelm_export.export`."""
     file = _weights_file(model, weights, source, random=random)
-    card = read_card(file) if file is not None and source is None else {}
+    card = _card(file) if file is not None and source is None else {}
     markup = markup or card.get("markup", "ibug68")
     described = _described(model, source, decoding, card)
     if flip and described.task != "landmarks":
@@ -100,6 +100,13 @@ def _weights_file(
     return file
 
 
+def _card(file: Path) -> dict[str, Any]:
+    try:
+        return read_card(file)
+    except WeightsError as error:
+        raise InputError(str(error)) from error
+
+
 def _info(model: str) -> ModelInfo:
     try:
         return info(model)
@@ -119,7 +126,7 @@ def _described(model: str, source: str | None, decoding: Decoding | None, card: 
     if "config" in card and hasattr(described.config, "__dataclass_fields__"):
         try:
             config = replace(described.config, **config_of(card))
-        except TypeError as error:
+        except (TypeError, WeightsError) as error:
             raise InputError(f"these weights are of another model or version than {model}: {error}") from error
         described = replace(described, config=config, input_size=getattr(config, "size", described.input_size))
     try:

@@ -6,7 +6,7 @@ import json
 import logging
 import pickle
 import shlex
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,17 @@ from torch import nn
 
 from . import official
 from .official import torchvision
-from .registry import info
+from .registry import ModelInfo, UnknownModel, info, list_models
 from .torchscript import is_script, read_script
 
 log = logging.getLogger(__name__)
 
 CHECKPOINTS = Path(__file__).with_name("checkpoints")
+CARD = {"model": str, "architecture": str, "config": dict, "markup": str, "decoding": str, "crop": dict}
+"""The entries of a card that decide how its weights are used, and their kinds."""
+NAMES = {str: "string", dict: "object"}
+LARGEST = 1 << 14
+"""No option of a network is larger: sides, channels, layers, points."""
 
 
 class WeightsError(ValueError):
@@ -124,7 +129,10 @@ def save(path: str | Path, model: nn.Module, card: Mapping[str, Any]) -> None:
 
 
 def read_card(path: str | Path) -> dict[str, Any]:
-    """What a weights file says of its own origin; empty when it says nothing."""
+    """Return what a weights file says of its own origin; empty when it says nothing.
+
+    Raises WeightsError when it is not a JSON object whose entries are of the kinds in ``CARD``.
+    """
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -132,12 +140,45 @@ def read_card(path: str | Path) -> dict[str, Any]:
             metadata = file.metadata() or {}
     except (SafetensorError, OSError):
         return {}  # :func:`read` says what is wrong with it
-    return dict(json.loads(metadata.get("facelm", "{}")))
+    try:
+        card = json.loads(metadata.get("facelm", "{}"))
+    except (ValueError, RecursionError) as error:
+        raise WeightsError(f"the card in {path} is not JSON: {_described(error)}") from error
+    if not isinstance(card, dict):
+        raise WeightsError(f"the card in {path} is {_shown(card)}, not a JSON object")
+    for key, kind in CARD.items():
+        if not isinstance(card.get(key, kind()), kind):
+            raise WeightsError(f"{key} of the card in {path} is {_shown(card[key])}, not a JSON {NAMES[kind]}")
+    return card
+
+
+def _shown(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else f"{text[:40]}..."
 
 
 def config_of(card: Mapping[str, Any]) -> dict[str, Any]:
-    """The entries of a card's config as they were before JSON, which has no tuples."""
-    return {key: tuple(v) if isinstance(v, list) else v for key, v in card["config"].items()}
+    """Return the entries of a card's config as they were before JSON, which has no tuples.
+
+    Raises WeightsError where one is absurd: a network of that size would be built before it is seen not to fit.
+    """
+    config = {key: _as_tuples(value) for key, value in card["config"].items()}
+    for key, value in config.items():
+        if any(not -1 <= number <= LARGEST for number in _numbers(value)):
+            raise WeightsError(f"these weights say {key} = {_shown(value)}, which no network has")
+    return config
+
+
+def _as_tuples(value: Any) -> Any:
+    return tuple(map(_as_tuples, value)) if isinstance(value, list) else value
+
+
+def _numbers(value: Any) -> Iterator[float]:
+    if isinstance(value, int | float):
+        yield value
+    elif isinstance(value, tuple):
+        for part in value:
+            yield from _numbers(part)
 
 
 def load(
@@ -181,17 +222,70 @@ def load_backbone(backbone: nn.Module, weights: str | Path | Mapping[str, Any]) 
     return backbone
 
 
-def restore(path: str | Path) -> nn.Module:
-    """The network that a weights file of this project's training is of, with its options, filled; in eval mode.
+def restore(source: str | Path) -> nn.Module:
+    """Return the network that weights of this project's training are of, with its options, filled; in eval mode.
 
-    Raises WeightsError when the file does not say what it is of.
+    ``source``: a .safetensors file, or the name of a model whose weights come with the package. Raises WeightsError
+    where there are none, or the file does not say what it is of; the message has the line to type instead.
     """
+    path = _file_of(source)
     card = read_card(path)
     if not {"model", "config"} <= card.keys():
         read(path)  # tells what is wrong with a file that is none
-        raise WeightsError(f"{path} does not say which network it is of: create it, and load the file into it")
-    described = info(card["model"])
-    return load(described.build(type(described.config)(**config_of(card))), path).eval()
+        raise WeightsError(
+            f"{path} does not say which network it is of: create it, and load the file into it:\n"
+            f"  network = facelm_models.load(facelm_models.create(NAME), {str(path)!r})"
+        )
+    try:
+        described = info(card["model"])
+    except UnknownModel as error:
+        raise WeightsError(f"{path} is of a model that is not registered: {error}") from error
+    state = read(path)
+    return load(_network(described, config_of(card), state), state).eval()
+
+
+def _file_of(source: str | Path) -> Path:
+    """Return the weights file of a model's name or a path."""
+    path = Path(source)
+    if path.is_file() or isinstance(source, Path) or path.name != source or path.suffix:
+        return _existing(path)
+    try:
+        name = info(source).name
+    except UnknownModel as error:
+        raise WeightsError(f"there is no weights file {source}, and {error}") from error
+    file = default_weights(name)
+    if file is None:
+        offered = ", ".join(model for model in list_models() if default_weights(model) is not None)
+        raise WeightsError(
+            f"no weights of {name} come with the package; those of {offered} do. With a file of your own:\n"
+            f"  facelm_models.restore('{name}.safetensors')"
+        )
+    return file
+
+
+def _network(described: ModelInfo, config: Mapping[str, Any], state: Mapping[str, torch.Tensor]) -> nn.Module:
+    """Return the untrained network of a card's config, which is built only if ``state`` fits it."""
+    try:
+        options = type(described.config)(**config)
+        if (outline := _outline(described, options)) is not None:
+            _check(outline, _problems(state, outline.state_dict()))
+        return described.build(options)
+    except WeightsError:
+        raise
+    except Exception as error:  # options of the wrong kind fail anywhere in a constructor
+        raise WeightsError(
+            f"these weights are of another version of {described.name}: it cannot be built with {_shown(dict(config))} "
+            f"({_described(error)})"
+        ) from error
+
+
+def _outline(described: ModelInfo, options: Any) -> nn.Module | None:
+    """Return a network without memory for its tensors; None for one of a user's own that cannot be built so."""
+    try:
+        with torch.device("meta"):
+            return described.build(options)
+    except Exception:  # building it for real tells what is wrong, if anything is
+        return None
 
 
 def _counter(key: str) -> bool:
