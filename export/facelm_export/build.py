@@ -81,7 +81,7 @@ def fuse(built: Built, network: nn.Module | None = None, decoder: Decode = decod
 def _weights_file(
     model: str, weights: str | os.PathLike[str] | None, source: str | None, *, random: bool
 ) -> Path | None:
-    """Where the weights lie; None for random ones."""
+    """Return where the weights lie; None for random ones."""
     if random and weights is not None:
         raise InputError("give weights or random, not both")
     if source is not None and weights is None:

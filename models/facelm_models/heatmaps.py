@@ -28,7 +28,7 @@ def to_cells(
     *,
     corners: bool = False,
 ) -> torch.Tensor:  # (..., 2) cells (x, y)
-    """Where points lie in a heatmap of ``size``. ``corners``: the outer cells' centres are the crop's edges."""
+    """Return where points lie in a heatmap of ``size``. ``corners``: the outer cells' centres are the crop's edges."""
     sides = _sides(size, points)
     return points * (sides - 1) if corners else points * sides - 0.5
 

@@ -42,7 +42,7 @@ class HourglassConfig:
 
 
 class Maps(NamedTuple):
-    """What one stack says; h = w = S / 4. ``L`` landmarks, ``E`` edges of the face."""
+    """The maps of one stack; h = w = S / 4. ``L`` landmarks, ``E`` edges of the face."""
 
     logits: torch.Tensor  # (n, L, h, w) heatmaps as the last convolution gives them
     scores: torch.Tensor  # (n, L, h, w) logits normalised per map to mean 0 and variance 1, times the attention mask

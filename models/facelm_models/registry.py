@@ -46,7 +46,7 @@ class UnknownDecoding(KeyError):
 
 @dataclass(frozen=True)
 class Decoder:
-    """How points come from a landmark network's output, in training, evaluation and every exported file.
+    """One way from a landmark network's output to points, in training, evaluation and every exported file.
 
     ``name``: what ModelInfo, recipes, cards and ``--decoding`` call it. ``reference``: the readable, differentiable
     function of the network's output, one tensor, to :data:`Points`; ``window`` and ``temperature`` are its keyword
@@ -76,7 +76,7 @@ class Decoder:
 
     @property
     def of_maps(self) -> bool:
-        """Whether the output is maps, whose cells must not be rounded to each other's values."""
+        """Say whether the output is maps, whose cells must not be rounded to each other's values."""
         return self.takes != COORDINATES
 
 
@@ -122,13 +122,13 @@ def _load_architectures() -> None:
 
 
 def list_models(task: str | None = None) -> list[str]:
-    """Names of all variants, or of those with that ``task`` (``landmarks`` or ``detection``)."""
+    """Return the names of all variants, or of those with that ``task`` (``landmarks`` or ``detection``)."""
     _load_architectures()
     return sorted(name for name, model in _registry.items() if task in (None, model.task))
 
 
 def info(name: str) -> ModelInfo:
-    """What is registered under ``name``. Raises UnknownModel (a KeyError) that lists the names."""
+    """Return what is registered under ``name``. Raises UnknownModel (a KeyError) that lists the names."""
     _load_architectures()
     if name not in _registry:
         near = difflib.get_close_matches(name, _registry, n=1)

@@ -34,13 +34,13 @@ class WeightsError(ValueError):
 
 
 def default_weights(name: str) -> Path | None:
-    """The checkpoint of this project's own training that comes with the package, or None when there is none."""
+    """Return the checkpoint of this project's own training that comes with the package, or None when there is none."""
     path = CHECKPOINTS / f"{name}.safetensors"
     return path if path.is_file() else None
 
 
 def read(path: str | Path) -> dict[str, torch.Tensor]:
-    """The tensors of a ``.safetensors`` file. Raises WeightsError when it is missing or not one."""
+    """Return the tensors of a ``.safetensors`` file. Raises WeightsError when it is missing or not one."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -111,7 +111,7 @@ def _existing(path: str | Path) -> Path:
 
 
 def to_bytes(model: nn.Module, card: Mapping[str, Any]) -> bytes:
-    """A safetensors file with the weights of ``model`` and their ``card`` (data, licence, accuracy, ...).
+    """Return a safetensors file with the weights of ``model`` and their ``card`` (data, licence, accuracy, ...).
 
     The network's class and config are entered into the card, so that the file says what it is.
     """
@@ -295,7 +295,7 @@ def _counter(key: str) -> bool:
 def _problems(
     state: Mapping[str, Any], expected: Mapping[str, torch.Tensor], absent: Collection[str] = ()
 ) -> list[str]:
-    """What is wrong with ``state``; keys of ``absent`` may be missing."""
+    """Return what is wrong with ``state``; keys of ``absent`` may be missing."""
     problems = [f"missing: {k}" for k in expected if k not in state and not _counter(k) and k not in absent]
     problems += [f"unknown: {key}" for key in state if key not in expected]
     for key, value in state.items():
@@ -324,7 +324,7 @@ def _check(model: nn.Module, problems: list[str]) -> None:
 def _from_official(
     model: nn.Module, weights: str | Path | Mapping[str, Any], name: str
 ) -> tuple[dict[str, torch.Tensor], set[str]]:
-    """The state dict under our keys, and those of ours that such checkpoints do not hold."""
+    """Return the state dict under our keys, and those of ours that such checkpoints do not hold."""
     source = official.get(name)
     if not any(type(model) is info(variant).build for variant in source.models):
         raise WeightsError(f"checkpoints of {name} fit {', '.join(source.models)}, not a {type(model).__name__}")
