@@ -8,6 +8,7 @@ import pytest
 
 from facelm_export.report.samples import portrait_crops
 from facelm_models import info
+from facelm_models.registry import decoder
 from facelm_sdk import Landmarker
 
 from .measure.interleaved import Variant
@@ -67,5 +68,5 @@ def test_threads(interleaved, models, model, threads):
 @pytest.mark.parametrize("model", chosen())
 def test_parts(interleaved, models, model, precision, part):
     """What a run's nodes take before the network, in it and after it, by onnxruntime's own profile."""
-    profile = Profile(models.onnx(model, precision), heatmaps=info(model).decoding != "coordinates")
+    profile = Profile(models.onnx(model, precision), heatmaps=decoder(info(model).decoding).of_maps)
     interleaved(("part",), profile.variant, seconds=0)

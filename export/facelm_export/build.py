@@ -14,9 +14,10 @@ import torch
 from torch import nn
 
 import facelm_sdk
-from facelm_models import ModelInfo, default_weights, heatmaps, info, list_models, load, official
+from facelm_models import ModelInfo, default_weights, info, list_models, load, official
 from facelm_models.complexity import multiply_adds
-from facelm_models.registry import Decoding, UnknownModel
+from facelm_models.protocol import MeanShapeNetwork
+from facelm_models.registry import Decoder, Decoding, UnknownDecoding, UnknownModel, decoder
 from facelm_models.retinaface import RetinaFace
 from facelm_models.weights import WeightsError, config_of, read_card
 from facelm_sdk import markup as markups
@@ -26,7 +27,7 @@ from facelm_sdk.transform import CropRecipe, kps5_recipe
 
 from .ops.candidates import DetectorGraph
 from .ops.decoding import decode
-from .wrappers import IOU_THRESHOLD, SCORE_FLOOR, Decoder, FusedDetector, FusedLandmarks
+from .wrappers import IOU_THRESHOLD, SCORE_FLOOR, Decode, FusedDetector, FusedLandmarks
 
 DET_THRESH = 0.88  # true faces score above 0.95 with few exceptions; letters and logos lie between
 
@@ -54,7 +55,7 @@ def build(
 ) -> Built:
     """The network of a model's name; arguments and errors: see :func:`facelm_export.export`."""
     file = _weights_file(model, weights, source, random=random)
-    card = read_card(file) if file is not None and source is None else {}
+    card = _card(file) if file is not None and source is None else {}
     markup = markup or card.get("markup", "ibug68")
     described = _resolve_info(model, source, decoding, card)
     if flip and described.task != "landmarks":
@@ -63,7 +64,7 @@ def build(
     return Built(described, network, _spec(described, network, precision, markup, file, card, flip=flip))
 
 
-def fuse(built: Built, network: nn.Module | None = None, decoder: Decoder = decode) -> nn.Module:
+def fuse(built: Built, network: nn.Module | None = None, decoder: Decode = decode) -> nn.Module:
     """Raw pixels in, the contract's outputs out: the network, or ``network`` in its place, with all around it."""
     graph = network is not None
     network = built.network if network is None else network
@@ -81,7 +82,7 @@ def fuse(built: Built, network: nn.Module | None = None, decoder: Decoder = deco
 def _weights_file(
     model: str, weights: str | os.PathLike[str] | None, source: str | None, *, random: bool
 ) -> Path | None:
-    """Where the weights lie; None for random ones."""
+    """Return where the weights lie; None for random ones."""
     if random and weights is not None:
         raise InputError("give weights or random, not both")
     if source is not None and weights is None:
@@ -98,6 +99,13 @@ def _weights_file(
     if not file.is_file():
         raise InputError(f"there is no weights file {file}")
     return file
+
+
+def _card(file: Path) -> dict[str, Any]:
+    try:
+        return read_card(file)
+    except WeightsError as error:
+        raise InputError(str(error)) from error
 
 
 def _info(model: str) -> ModelInfo:
@@ -119,7 +127,7 @@ def _resolve_info(model: str, source: str | None, decoding: Decoding | None, car
     if "config" in card and hasattr(described.config, "__dataclass_fields__"):
         try:
             config = replace(described.config, **config_of(card))
-        except TypeError as error:
+        except (TypeError, WeightsError) as error:
             raise InputError(f"these weights are of another model or version than {model}: {error}") from error
         described = replace(described, config=config, input_size=getattr(config, "size", described.input_size))
     try:
@@ -136,13 +144,20 @@ def _resolve_info(model: str, source: str | None, decoding: Decoding | None, car
             decoding=conventions.decoding or described.decoding,
             offset=described.offset if conventions.offset is None else conventions.offset,
         )
-    if decoding is None or decoding == described.decoding:
+    own = _decoder(described.decoding)
+    if decoding is None or decoding == own.name:
         return described
-    if decoding not in heatmaps.DECODERS:
-        raise InputError(f"decoding is one of {', '.join(heatmaps.DECODERS)}, not {decoding!r}")
-    if described.task != "landmarks" or "coordinates" in (decoding, described.decoding):
-        raise InputError(f"{model} gives no heatmaps that {decoding!r} could decode")
+    other = _decoder(decoding)
+    if described.task != "landmarks" or other.takes != own.takes:
+        raise InputError(f"{model} does not give {other.takes}, which decoding {decoding!r} takes")
     return replace(described, decoding=decoding)
+
+
+def _decoder(name: Decoding) -> Decoder:
+    try:
+        return decoder(name)
+    except UnknownDecoding as error:
+        raise InputError(f"{error}; your own is registered by facelm_models.register_decoder") from error
 
 
 def _network(
@@ -180,7 +195,7 @@ def _network(
             else ""
         )
         raise InputError(f"{error}{other}") from error
-    if source is not None and "mean_face" in official.get(source).absent:
+    if source is not None and isinstance(network, MeanShapeNetwork) and "mean_shape" in official.get(source).absent:
         _set_mean_face(network, mean_face)
     return network
 
@@ -200,25 +215,25 @@ def _check_output(described: ModelInfo, network: nn.Module, markup: str) -> None
         output = network(torch.zeros(1, 3, side, side))
     except Exception as error:  # whatever a user's code may raise
         raise InputError(f"{described.name} does not run on float (1, 3, {side}, {side}): {error}") from error
-    heatmap = described.decoding != "coordinates"
-    wanted = f"(n, {points}, h, w) heatmaps" if heatmap else f"(n, {points}, 2) fractions of the crop"
+    named = _decoder(described.decoding)
     found = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
-    fits = isinstance(found, tuple) and found[:2] == (1, points) and len(found) == (4 if heatmap else 3)
-    if not fits or (not heatmap and found[2] != 2):
-        raise InputError(
-            f"{described.name} gives {found}, but decoding {described.decoding!r} with markup {markup} needs {wanted}"
-        )
+    takes = f"{named.takes} with L = {points}, as {markup} has"
+    try:
+        decoded, scores = named(output)
+    except Exception as error:  # of a shape that it does not take
+        raise InputError(f"{described.name} gives {found}, but decoding {named.name!r} takes {takes}") from error
+    if decoded.shape != (1, points, 2) or (named.has_scores and (scores is None or scores.shape != (1, points))):
+        raise InputError(f"{described.name} gives {found}, but decoding {named.name!r} takes {takes}")
 
 
-def _set_mean_face(network: nn.Module, file: str | os.PathLike[str] | None) -> None:
-    """Fill the buffer from a .npy, .npz (its only array) or text file of (L, 2) fractions of the crop."""
+def _set_mean_face(network: MeanShapeNetwork, file: str | os.PathLike[str] | None) -> None:
+    """Fill ``mean_shape`` from a .npy, .npz (its only array) or text file of (L, 2) fractions of the crop."""
     if file is None:
         raise InputError(
             "these checkpoints do not hold the mean face that the network starts from, without which every landmark is "
             "wrong; give it as (L, 2) fractions of the crop: mean_face (--mean-face FILE; .npy, .npz or text)"
         )
-    buffer = network.mean_face
-    assert isinstance(buffer, torch.Tensor)
+    buffer = network.mean_shape
     try:
         values = np.loadtxt(file) if Path(file).suffix not in (".npy", ".npz") else np.load(file, allow_pickle=False)
         if isinstance(values, np.lib.npyio.NpzFile):
@@ -266,7 +281,7 @@ def _spec(
         markup="kps5" if detection else markup,
         num_landmarks=5 if detection else markups.get(markup).num_points,
         crop=_crop(described),
-        has_scores=described.decoding in ("argmax", "local_soft_argmax"),
+        has_scores=decoder(described.decoding).has_scores,
         flip=flip,
         precision=precision,
         det_thresh=DET_THRESH if detection else None,

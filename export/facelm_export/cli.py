@@ -67,7 +67,7 @@ def export_command(
     decoding: Annotated[
         str | None,
         typer.Option(
-            "--decoding", help="Of heatmaps: argmax, local_soft_argmax or expectation.", rich_help_panel=MODEL
+            "--decoding", help="Of heatmaps: argmax, local_soft_argmax, structured, expectation.", rich_help_panel=MODEL
         ),
     ] = None,
     flip: Annotated[

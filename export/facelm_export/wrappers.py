@@ -8,14 +8,14 @@ import torch
 from torch import nn
 
 from facelm_models import ModelInfo
-from facelm_models.registry import Decoding
+from facelm_models.registry import Decoding, Points
 from facelm_models.retinaface import RetinaFace, decode_boxes, decode_points, priors
 from facelm_sdk.markup import Markup
 
 from .ops.decoding import decode
 from .ops.nms import nms
 
-Decoder = Callable[[torch.Tensor, Decoding], tuple[torch.Tensor, torch.Tensor | None]]
+Decode = Callable[[torch.Tensor, Decoding], Points]
 IOU_THRESHOLD = 0.4
 SCORE_FLOOR = 0.05  # the runtime's threshold lies above; suppression first and threshold second changes nothing
 
@@ -62,7 +62,7 @@ class FusedLandmarks(nn.Module):
         markup: Markup,
         *,
         flip: bool,
-        decoder: Decoder = decode,
+        decoder: Decode = decode,
     ) -> None:
         super().__init__()
         self.pixels, self.network, self.size, self.flip = PixelInput(info, network), network, size, flip

@@ -50,7 +50,7 @@ def multiply_adds(network: nn.Module, size: int) -> dict[str, float]:
 
 
 def share(counts: dict[str, float], *leaves: str) -> float:
-    """What the modules whose names are among ``leaves`` take of :func:`multiply_adds`."""
+    """Sum up what the modules whose names are among ``leaves`` take of :func:`multiply_adds`."""
     return sum(count for module, count in counts.items() if module.rpartition(".")[2] in leaves)
 
 

@@ -7,13 +7,10 @@ Decoders take (n, L, h, w) in any precision and compute in fp32 or better.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import get_args
-
 import torch
 import torch.nn.functional as F
 
-from .registry import Decoding
+from .registry import COORDINATES, Decoder, Decoding, Points, decoder, register_decoder
 
 SMALLEST_MASS = 1e-6  # an empty heatmap's expectation is the middle of the crop
 
@@ -31,7 +28,7 @@ def to_cells(
     *,
     corners: bool = False,
 ) -> torch.Tensor:  # (..., 2) cells (x, y)
-    """Where points lie in a heatmap of ``size``. ``corners``: the outer cells' centres are the crop's edges."""
+    """Return where points lie in a heatmap of ``size``. ``corners``: the outer cells' centres are the crop's edges."""
     sides = _sides(size, points)
     return points * (sides - 1) if corners else points * sides - 0.5
 
@@ -165,26 +162,27 @@ def expectation(
     return (torch.stack([x, y], -1) + 1) / 2, None
 
 
-def _as_they_are(points: torch.Tensor) -> tuple[torch.Tensor, None]:
+def identity(
+    points: torch.Tensor,  # (n, L, 2) fractions
+) -> tuple[torch.Tensor, None]:  # (n, L, 2) fractions
+    """Return ``points`` as they are: the decoding of networks that regress coordinates."""
     return points, None
 
 
-DECODERS: dict[Decoding, Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor | None]]] = {
-    "coordinates": _as_they_are,
-    "argmax": argmax_quarter,
-    "local_soft_argmax": local_soft_argmax,
-    "expectation": expectation,
-}
+register_decoder(Decoder("coordinates", identity, has_scores=False, takes=COORDINATES))
+register_decoder(Decoder("argmax", argmax_quarter, has_scores=True))
+register_decoder(Decoder("local_soft_argmax", local_soft_argmax, has_scores=True, window=5, temperature=10.0))
+# The structured paper's scores are logits of a softmax at its loss's epsilon = 1; no peak of theirs is a probability.
+register_decoder(Decoder("structured", local_soft_argmax, has_scores=False, window=5, temperature=1.0))
+register_decoder(Decoder("expectation", expectation, has_scores=False))
 
 
 def decode(
-    heatmaps: torch.Tensor,  # (n, L, h, w); for "coordinates" (n, L, 2)
+    output: torch.Tensor,  # (n, L, h, w) heatmaps, (n, L, 2) points, or what else the decoder takes
     decoding: Decoding,
-) -> tuple[torch.Tensor, torch.Tensor | None]:  # (n, L, 2) fractions, (n, L) scores in [0, 1]
-    """A network's output to points by the decoder that its ModelInfo names, and scores where it has any.
+) -> Points:  # (n, L, 2) fractions, (n, L) scores in [0, 1] or None
+    """Decode a network's output by the decoder that its ModelInfo names.
 
-    Raises ValueError, which lists the decodings.
+    Raises UnknownDecoding, which lists the names.
     """
-    if decoding not in DECODERS:
-        raise ValueError(f"there is no decoding {decoding!r}; there are {', '.join(get_args(Decoding))}")
-    return DECODERS[decoding](heatmaps)
+    return decoder(decoding)(output)

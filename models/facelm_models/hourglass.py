@@ -42,7 +42,7 @@ class HourglassConfig:
 
 
 class Maps(NamedTuple):
-    """What one stack says; h = w = S / 4. ``L`` landmarks, ``E`` edges of the face."""
+    """The maps of one stack; h = w = S / 4. ``L`` landmarks, ``E`` edges of the face."""
 
     logits: torch.Tensor  # (n, L, h, w) heatmaps as the last convolution gives them
     scores: torch.Tensor  # (n, L, h, w) logits normalised per map to mean 0 and variance 1, times the attention mask
@@ -133,9 +133,9 @@ class StackedHourglass(nn.Module):
     """Crops to heatmaps.
 
     ``forward``: float (n, 3, S, S), BGR, normalised as its ModelInfo says -> (n, L, S/4, S/4) float, not negative: the
-    last stack's heatmaps under its attention mask. Normalised to sum 1, their expectation over a grid from -1 to 1
-    along both axes is the landmark, where -1 and 1 are the crop's edges. ``intermediate``: the :class:`Maps` of every
-    stack. S must be a multiple of 4 * 2^depth.
+    last stack's heatmaps under its attention mask. Trained as the structured paper does, they are logits of where the
+    landmark is (decoding ``structured``); STAR's weights give maps whose mass lies around it (``expectation``).
+    ``intermediate``: the :class:`Maps` of every stack. S must be a multiple of 4 * 2^depth.
 
     ``edge_weight`` (L, E, 1, 1) and ``edge_bias`` (L,) are buffers: which edges a landmark lies on, and 1 for landmarks
     on none. A landmark's attention mask is the sum of its edges' maps plus its bias, times its point map.
@@ -208,6 +208,6 @@ register(
         mean=(127.5, 127.5, 127.5),
         std=(127.5, 127.5, 127.5),
         paper="Heatmap Regression without Soft-Argmax for Facial Landmark Detection, appendix A1.3",
-        decoding="expectation",
+        decoding="structured",
     )
 )

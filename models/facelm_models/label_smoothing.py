@@ -122,7 +122,7 @@ def covariances(
     edge_weight: float = 0.01,
     radius: int = 2,
 ) -> torch.Tensor:  # (n, L, 2, 2) cells^2
-    """How annotators would scatter around each point: gamma times the covariance of 0.01 E' + N around it.
+    """Return how annotators would scatter around each point: gamma times the covariance of 0.01 E' + N around it.
 
     E' is the edge map of all ``curves`` together, blurred and sharpened, N a Gaussian; both in a patch of
     2 radius + 1 cells with a largest value of 1. The paper's ``gamma`` is 0.01 for WFLW and 300W, 0.001 for COFW; its

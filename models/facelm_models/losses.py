@@ -132,7 +132,7 @@ def structure(
     *,
     neighbours: int = 5,
 ) -> torch.Tensor:  # ()
-    """How far squared distances between neighbouring points are from the labelled ones (MTLD paper, eq. 4).
+    """Return how far squared distances between neighbouring points are from the labelled ones (MTLD paper, eq. 4).
 
     The mean of | ||J_i - J_j||^2 - ||L_i - L_j||^2 | over every point i and the ``neighbours`` points j closest to it
     in its face's label. Eq. 4 as printed lacks the outer bars: it is least, and negative, where all predicted points

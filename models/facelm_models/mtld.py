@@ -97,7 +97,7 @@ def _halved(
 
 
 class Outputs(NamedTuple):
-    """What is trained: ``landmarks`` (n, layers, L, 2) as fractions of the crop, ``heatmaps`` (n, L, S/4, S/4)."""
+    """All that is trained: ``landmarks`` (n, layers, L, 2) as fractions of the crop, ``heatmaps`` (n, L, S/4, S/4)."""
 
     landmarks: torch.Tensor
     heatmaps: torch.Tensor

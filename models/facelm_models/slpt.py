@@ -171,11 +171,11 @@ class SLPT(nn.Module):
     """Crops to landmarks.
 
     ``forward``: float (n, 3, S, S), RGB, normalised as its ModelInfo says -> (n, L, 2) float, (x, y) as fractions of
-    the crop: pixel = fraction * S. ``mean_face`` (L, 2), in the same fractions, is where the first stage looks: a
+    the crop: pixel = fraction * S. ``mean_shape`` (L, 2), in the same fractions, is where the first stage looks: a
     buffer filled by training or by whoever loads weights that come without it.
     """
 
-    mean_face: torch.Tensor
+    mean_shape: torch.Tensor
 
     def __init__(self, config: SLPTConfig) -> None:
         super().__init__()
@@ -189,7 +189,7 @@ class SLPT(nn.Module):
         self.queries = nn.Parameter(torch.randn(1, config.num_landmarks, config.dim))  # Q of eq. 1
         self.relations = nn.ModuleList(InherentRelationLayer(config) for _ in range(config.layers))
         self.head = nn.Sequential(nn.LayerNorm(config.dim), nn.Linear(config.dim, 2))
-        self.register_buffer("mean_face", torch.full((config.num_landmarks, 2), 0.5))
+        self.register_buffer("mean_shape", torch.full((config.num_landmarks, 2), 0.5))
         self._initialise()
 
     def _initialise(self) -> None:
@@ -222,7 +222,7 @@ class SLPT(nn.Module):
     def _stages(self, crops: torch.Tensor) -> list[list[torch.Tensor]]:
         """Algorithm 1: of each stage, of each layer, the points (n, L, 2)."""
         features = self.features(crops)
-        points = self.mean_face.expand(crops.shape[0], -1, -1)
+        points = self.mean_shape.expand(crops.shape[0], -1, -1)
         found = []
         for stage in range(self.config.stages):
             found.append(self._stage(features, points.detach(), self.config.patch / 2**stage))

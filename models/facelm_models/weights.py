@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import pickle
-import warnings
-import zipfile
-from collections.abc import Collection, Mapping
+import shlex
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,17 @@ from torch import nn
 
 from . import official
 from .official import torchvision
-from .registry import info
+from .registry import ModelInfo, UnknownModel, info, list_models
+from .torchscript import is_script, read_script
 
 log = logging.getLogger(__name__)
 
 CHECKPOINTS = Path(__file__).with_name("checkpoints")
+CARD = {"model": str, "architecture": str, "config": dict, "markup": str, "decoding": str, "crop": dict}
+"""The entries of a card that decide how its weights are used, and their kinds."""
+NAMES = {str: "string", dict: "object"}
+LARGEST = 1 << 14
+"""No option of a network is larger: sides, channels, layers, points."""
 
 
 class WeightsError(ValueError):
@@ -29,13 +34,13 @@ class WeightsError(ValueError):
 
 
 def default_weights(name: str) -> Path | None:
-    """The checkpoint of this project's own training that comes with the package, or None when there is none."""
+    """Return the checkpoint of this project's own training that comes with the package, or None when there is none."""
     path = CHECKPOINTS / f"{name}.safetensors"
     return path if path.is_file() else None
 
 
 def read(path: str | Path) -> dict[str, torch.Tensor]:
-    """The tensors of a ``.safetensors`` file. Raises WeightsError when it is missing or not one."""
+    """Return the tensors of a ``.safetensors`` file. Raises WeightsError when it is missing or not one."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -53,38 +58,49 @@ def read(path: str | Path) -> dict[str, torch.Tensor]:
 
 
 def read_official(path: str | Path) -> dict[str, Any]:
-    """What a PyTorch checkpoint (``.pth``), a TorchScript archive or a ``.safetensors`` file holds.
+    """Return what a PyTorch checkpoint (``.pth``), a TorchScript archive or a ``.safetensors`` file holds.
 
-    No Python code in it is run. Raises WeightsError when the file is missing, is none of these, or holds more than
-    tensors and plain values.
+    No code in it is run. Raises WeightsError when the file is missing, is none of these or damaged, or holds more than
+    tensors and plain values; the message then has the line that saves its tensors anew.
     """
     path = _existing(path)
     if path.suffix == ".safetensors":
         return dict(read(path))
+    script = False
     try:
-        content = _script_state(path) if _is_script(path) else torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        script = is_script(path)
+        content = read_script(path) if script else torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
         raise WeightsError(
-            f"{path} cannot be read safely: it is damaged, no checkpoint, or holds Python objects beside tensors"
+            f"{path} cannot be read safely: it is damaged, no checkpoint, or holds Python objects beside tensors. "
+            f"If you trust where it comes from, save its tensors anew:\n  {_saved_anew(path, script=script)}"
         ) from error
+    except Exception as error:  # a damaged file makes zipfile, pickle and torch raise of every kind
+        raise WeightsError(f"{path} cannot be read: it is damaged or no checkpoint ({_described(error)})") from error
     if not isinstance(content, Mapping):
         raise WeightsError(f"{path} holds a {type(content).__name__}, not a state dict")
+    if strange := [key for key in content if not isinstance(key, str)]:
+        raise WeightsError(f"{path} holds {strange[0]!r} in the place of a tensor's name")
     return dict(content)
 
 
-def _is_script(path: Path) -> bool:
-    """Whether a file is a TorchScript archive, as face-alignment publishes its FANs."""
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.partition("/")[2] == "constants.pkl" for name in archive.namelist())
+def _saved_anew(path: Path, *, script: bool) -> str:
+    """Return the command that runs the code of an untrusted file and writes a file of its tensors alone."""
+    source, target = str(path), str(path.with_name(f"{path.stem}_tensors.pth"))
+    if script:
+        code = f"import torch; torch.save(torch.jit.load({source!r}, map_location='cpu').state_dict(), {target!r})"
+    else:
+        code = (
+            f"import torch; c = torch.load({source!r}, map_location='cpu', weights_only=False); "
+            f"c = c if isinstance(c, dict) else c.state_dict(); "
+            f"torch.save({{k: v for k, v in c.items() if isinstance(v, (dict, torch.Tensor))}}, {target!r})"
+        )
+    return f"python -c {shlex.quote(code)}"
 
 
-def _script_state(path: Path) -> dict[str, torch.Tensor]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of TorchScript as such
-        script: nn.Module = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
-    return dict(script.state_dict())
+def _described(error: Exception) -> str:
+    """Return an error's kind and the first line of what it says."""
+    return f"{type(error).__name__}: {error}".partition("\n")[0].removesuffix(": ")
 
 
 def _existing(path: str | Path) -> Path:
@@ -95,7 +111,7 @@ def _existing(path: str | Path) -> Path:
 
 
 def to_bytes(model: nn.Module, card: Mapping[str, Any]) -> bytes:
-    """A safetensors file with the weights of ``model`` and their ``card`` (data, licence, accuracy, ...).
+    """Return a safetensors file with the weights of ``model`` and their ``card`` (data, licence, accuracy, ...).
 
     The network's class and config are entered into the card, so that the file says what it is.
     """
@@ -113,7 +129,10 @@ def save(path: str | Path, model: nn.Module, card: Mapping[str, Any]) -> None:
 
 
 def read_card(path: str | Path) -> dict[str, Any]:
-    """What a weights file says of its own origin; empty when it says nothing."""
+    """Return what a weights file says of its own origin; empty when it says nothing.
+
+    Raises WeightsError when it is not a JSON object whose entries are of the kinds in ``CARD``.
+    """
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -121,12 +140,45 @@ def read_card(path: str | Path) -> dict[str, Any]:
             metadata = file.metadata() or {}
     except (SafetensorError, OSError):
         return {}  # :func:`read` says what is wrong with it
-    return dict(json.loads(metadata.get("facelm", "{}")))
+    try:
+        card = json.loads(metadata.get("facelm", "{}"))
+    except (ValueError, RecursionError) as error:
+        raise WeightsError(f"the card in {path} is not JSON: {_described(error)}") from error
+    if not isinstance(card, dict):
+        raise WeightsError(f"the card in {path} is {_shown(card)}, not a JSON object")
+    for key, kind in CARD.items():
+        if not isinstance(card.get(key, kind()), kind):
+            raise WeightsError(f"{key} of the card in {path} is {_shown(card[key])}, not a JSON {NAMES[kind]}")
+    return card
+
+
+def _shown(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else f"{text[:40]}..."
 
 
 def config_of(card: Mapping[str, Any]) -> dict[str, Any]:
-    """The entries of a card's config as they were before JSON, which has no tuples."""
-    return {key: tuple(v) if isinstance(v, list) else v for key, v in card["config"].items()}
+    """Return the entries of a card's config as they were before JSON, which has no tuples.
+
+    Raises WeightsError where one is absurd: a network of that size would be built before it is seen not to fit.
+    """
+    config = {key: _as_tuples(value) for key, value in card["config"].items()}
+    for key, value in config.items():
+        if any(not -1 <= number <= LARGEST for number in _numbers(value)):
+            raise WeightsError(f"these weights say {key} = {_shown(value)}, which no network has")
+    return config
+
+
+def _as_tuples(value: Any) -> Any:
+    return tuple(map(_as_tuples, value)) if isinstance(value, list) else value
+
+
+def _numbers(value: Any) -> Iterator[float]:
+    if isinstance(value, int | float):
+        yield value
+    elif isinstance(value, tuple):
+        for part in value:
+            yield from _numbers(part)
 
 
 def load(
@@ -170,17 +222,70 @@ def load_backbone(backbone: nn.Module, weights: str | Path | Mapping[str, Any]) 
     return backbone
 
 
-def restore(path: str | Path) -> nn.Module:
-    """The network that a weights file of this project's training is of, with its options, filled; in eval mode.
+def restore(source: str | Path) -> nn.Module:
+    """Return the network that weights of this project's training are of, with its options, filled; in eval mode.
 
-    Raises WeightsError when the file does not say what it is of.
+    ``source``: a .safetensors file, or the name of a model whose weights come with the package. Raises WeightsError
+    where there are none, or the file does not say what it is of; the message has the line to type instead.
     """
+    path = _file_of(source)
     card = read_card(path)
     if not {"model", "config"} <= card.keys():
         read(path)  # tells what is wrong with a file that is none
-        raise WeightsError(f"{path} does not say which network it is of: create it, and load the file into it")
-    described = info(card["model"])
-    return load(described.build(type(described.config)(**config_of(card))), path).eval()
+        raise WeightsError(
+            f"{path} does not say which network it is of: create it, and load the file into it:\n"
+            f"  network = facelm_models.load(facelm_models.create(NAME), {str(path)!r})"
+        )
+    try:
+        described = info(card["model"])
+    except UnknownModel as error:
+        raise WeightsError(f"{path} is of a model that is not registered: {error}") from error
+    state = read(path)
+    return load(_network(described, config_of(card), state), state).eval()
+
+
+def _file_of(source: str | Path) -> Path:
+    """Return the weights file of a model's name or a path."""
+    path = Path(source)
+    if path.is_file() or isinstance(source, Path) or path.name != source or path.suffix:
+        return _existing(path)
+    try:
+        name = info(source).name
+    except UnknownModel as error:
+        raise WeightsError(f"there is no weights file {source}, and {error}") from error
+    file = default_weights(name)
+    if file is None:
+        offered = ", ".join(model for model in list_models() if default_weights(model) is not None)
+        raise WeightsError(
+            f"no weights of {name} come with the package; those of {offered} do. With a file of your own:\n"
+            f"  facelm_models.restore('{name}.safetensors')"
+        )
+    return file
+
+
+def _network(described: ModelInfo, config: Mapping[str, Any], state: Mapping[str, torch.Tensor]) -> nn.Module:
+    """Return the untrained network of a card's config, which is built only if ``state`` fits it."""
+    try:
+        options = type(described.config)(**config)
+        if (outline := _outline(described, options)) is not None:
+            _check(outline, _problems(state, outline.state_dict()))
+        return described.build(options)
+    except WeightsError:
+        raise
+    except Exception as error:  # options of the wrong kind fail anywhere in a constructor
+        raise WeightsError(
+            f"these weights are of another version of {described.name}: it cannot be built with {_shown(dict(config))} "
+            f"({_described(error)})"
+        ) from error
+
+
+def _outline(described: ModelInfo, options: Any) -> nn.Module | None:
+    """Return a network without memory for its tensors; None for one of a user's own that cannot be built so."""
+    try:
+        with torch.device("meta"):
+            return described.build(options)
+    except Exception:  # building it for real tells what is wrong, if anything is
+        return None
 
 
 def _counter(key: str) -> bool:
@@ -190,7 +295,7 @@ def _counter(key: str) -> bool:
 def _problems(
     state: Mapping[str, Any], expected: Mapping[str, torch.Tensor], absent: Collection[str] = ()
 ) -> list[str]:
-    """What is wrong with ``state``; keys of ``absent`` may be missing."""
+    """Return what is wrong with ``state``; keys of ``absent`` may be missing."""
     problems = [f"missing: {k}" for k in expected if k not in state and not _counter(k) and k not in absent]
     problems += [f"unknown: {key}" for key in state if key not in expected]
     for key, value in state.items():
@@ -219,7 +324,7 @@ def _check(model: nn.Module, problems: list[str]) -> None:
 def _from_official(
     model: nn.Module, weights: str | Path | Mapping[str, Any], name: str
 ) -> tuple[dict[str, torch.Tensor], set[str]]:
-    """The state dict under our keys, and those of ours that such checkpoints do not hold."""
+    """Return the state dict under our keys, and those of ours that such checkpoints do not hold."""
     source = official.get(name)
     if not any(type(model) is info(variant).build for variant in source.models):
         raise WeightsError(f"checkpoints of {name} fit {', '.join(source.models)}, not a {type(model).__name__}")
@@ -231,7 +336,7 @@ def _from_official(
     for key in source.inside:
         if isinstance(content.get(key), Mapping):
             content = dict(content[key])
-    content = {key.removeprefix("module."): value for key, value in content.items()}
+    content = {str(key).removeprefix("module."): value for key, value in content.items()}
     state = {key: value for key, value in content.items() if not _counter(key) and not source.is_unused(key)}
     table = {theirs: ours for theirs, ours in source.keys(model).items() if not _counter(theirs)}
     table |= {key: key for key in source.absent}  # whoever has them may add them

@@ -134,7 +134,7 @@ def small(shared: Path) -> Callable[[str], Exported]:
 def _export_small(name: str, folder: Path) -> Exported:
     network = disturbed(name, **SMALL[name])
     for key, buffer in network.named_buffers():
-        if key in ("mean_face", "mean_shape"):
+        if key == "mean_shape":
             buffer.uniform_(0.2, 0.8)
     path = folder / "weights.safetensors"
     save(path, network, {**CARD, "markup": "ibug68"})

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from facelm_export import export
-from facelm_models import ModelInfo, registry
+from facelm_models import Decoder, ModelInfo, register_decoder, registry
 from facelm_models.weights import save
 from facelm_sdk import Landmarker
 from facelm_sdk.errors import InputError
@@ -122,6 +122,59 @@ def test_a_decoder_can_be_chosen(register, tmp_path):
     assert "Softmax" in operators(default.path) and "Softmax" not in operators(other.path)
 
 
+class ScoredOffsets(nn.Module):
+    """A score map and two maps of offsets for each point: (n, 3 L, h, w)."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.layers = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 3 * config.num_landmarks, 1))
+
+    def forward(self, crops):
+        return self.layers(crops)
+
+
+def decode_offsets(maps):
+    """The largest score's cell and, in cells, the offsets there; its sigmoid is the point's score."""
+    logits, *offsets = maps.unflatten(1, (3, -1)).flatten(3).unbind(1)  # (n, L, h w) each
+    peak, index = logits.max(-1, keepdim=True)
+    h, w = maps.shape[-2:]
+    dx, dy = (offset.gather(2, index)[..., 0] for offset in offsets)
+    x, y = index[..., 0] % w + 0.5 + dx, index[..., 0] // w + 0.5 + dy
+    return torch.stack([x / w, y / h], -1), peak[..., 0].sigmoid()
+
+
+def test_a_decoding_of_ones_own_takes_one_call(register, monkeypatch, tmp_path):
+    """Registered, and then an export in half precision too, a card and the runtime know it."""
+    registry.list_decoders()
+    monkeypatch.setattr(registry, "_decoders", dict(registry._decoders))
+    register_decoder(Decoder("offsets", decode_offsets, has_scores=True, takes="(n, 3 L, h, w) scores and offsets"))
+    register(ScoredOffsets, Config(), decoding="offsets")
+    torch.manual_seed(0)
+    network = ScoredOffsets(Config()).eval()
+    save(tmp_path / "own.safetensors", network, {"decoding": "offsets"})
+    crops = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
+    with torch.no_grad():
+        points, scores = decode_offsets(network(torch.from_numpy(crops).permute(0, 3, 1, 2) / 255))
+    for precision in ("fp32", "fp16"):
+        options = {"precision": precision, "atol": 40.0, "latency": False, "out": tmp_path}  # random peaks may swap
+        done = export("own", weights=tmp_path / "own.safetensors", **options)
+        assert done.spec.has_scores and done.spec.precision == precision
+        found, found_scores = Landmarker(done.path).run(crops)
+        close = np.abs(found - (32 * points.numpy() - 0.5)).max(-1) < (1e-3 if precision == "fp32" else 0.05)
+        assert close.mean() > (0.999 if precision == "fp32" else 0.9)
+        assert np.abs(found_scores - scores.numpy()).max() < 5e-3
+    with pytest.raises(InputError, match=r"does not give \(n, L, h, w\) heatmaps, which decoding 'argmax' takes"):
+        export("own", random=True, decoding="argmax")
+
+
+def test_a_card_of_a_decoding_that_nobody_registered(register, tmp_path):
+    register(Network, Config())
+    save(tmp_path / "own.safetensors", Network(Config()), {"decoding": "offsets"})
+    with pytest.raises(InputError, match=r"'offsets'; decodings: coordinates.*facelm_models\.register_decoder"):
+        export("own", weights=tmp_path / "own.safetensors")
+
+
 def operators(file):
     return {node.op_type for node in onnx.load(file).graph.node}
 
@@ -144,10 +197,10 @@ class Broken(nn.Module):
             lambda config: Network(Config(num_landmarks=5)),
             None,
             {},
-            r"own gives \(1, 5, 2\).*ibug68 needs \(n, 68, 2\)",
+            r"own gives \(1, 5, 2\).*takes \(n, L, 2\) fractions of the crop with L = 68, as ibug68 has",
         ),
-        (Network, Config(heatmaps=True), {}, r"own gives \(1, 68, 16, 16\).*'coordinates'.*needs \(n, 68, 2\)"),
-        (Network, Config(), {"decoding": "argmax"}, r"own gives \(1, 68, 2\).*'argmax'.*\(n, 68, h, w\) heatmaps"),
+        (Network, Config(heatmaps=True), {}, r"own gives \(1, 68, 16, 16\).*'coordinates' takes \(n, L, 2\)"),
+        (Network, Config(), {"decoding": "argmax"}, r"own gives \(1, 68, 2\).*'argmax' takes \(n, L, h, w\) heatmaps"),
         (Broken, None, {}, r"own does not run on float \(1, 3, 32, 32\)"),
         (lambda config: "network", None, {}, "build of own gives no torch.nn.Module with parameters: 'network'"),
     ],

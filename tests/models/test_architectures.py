@@ -9,6 +9,7 @@ import torch
 
 from facelm_models import complexity, info, list_models
 from facelm_models.complexity import PAPERS, counted
+from facelm_models.registry import decoder
 from tests.tolerances import PAPER
 
 
@@ -25,8 +26,7 @@ def test_any_markup(name, points):
     network = complexity.outline(name, num_landmarks=points, size=64).eval()
     with torch.no_grad():
         output = network(torch.zeros(2, 3, 64, 64, device="meta"))
-    heatmaps = info(name).decoding != "coordinates"
-    assert output.shape == ((2, points, 16, 16) if heatmaps else (2, points, 2))
+    assert output.shape == ((2, points, 16, 16) if decoder(info(name).decoding).of_maps else (2, points, 2))
 
 
 def test_the_table_of_sizes_is_of_these_networks():

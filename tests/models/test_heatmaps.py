@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from facelm_models.heatmaps import (
-    DECODERS,
     argmax_quarter,
     decode,
     encode,
@@ -20,7 +19,8 @@ from facelm_models.heatmaps import (
     to_cells,
     to_fractions,
 )
-from facelm_models.registry import Decoding
+from facelm_models.losses import structured
+from facelm_models.registry import Decoder, decoder, list_decoders, register_decoder
 from tests.tolerances import GRADIENT, REWRITE
 
 SIZE = (12, 16)  # h, w: unequal, so that swapped axes show
@@ -166,7 +166,7 @@ def test_gradients_stay_in_the_window():
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("decoding", ["argmax", "local_soft_argmax", "expectation"])
+@pytest.mark.parametrize("decoding", [name for name in list_decoders() if decoder(name).of_maps])
 def test_half_precision_is_decoded_in_fp32(dtype, decoding):
     torch.manual_seed(1)
     heatmaps = torch.rand(2, 3, *SIZE).to(dtype)
@@ -175,9 +175,51 @@ def test_half_precision_is_decoded_in_fp32(dtype, decoding):
     torch.testing.assert_close(points, decode(heatmaps.double(), decoding)[0].float(), **REWRITE)
 
 
-def test_every_decoding_has_a_decoder():
-    assert set(DECODERS) == set(Decoding.__args__)
-    points = torch.rand(2, 5, 2)
-    assert decode(points, "coordinates") == (points, None)
-    with pytest.raises(ValueError, match=r"soft.*there are coordinates, argmax, local_soft_argmax, expectation"):
-        decode(points, "soft")
+def test_structured_scores_are_read_at_the_temperature_of_their_loss():
+    """At its least, the structured loss's scores are logits of the label's bilinear weights less the margin.
+
+    So temperature 1 finds the label; 10, which Gaussians of height 1 want, hardly leaves the largest cell.
+    """
+    point = torch.tensor([[[6.3, 4.6]]], dtype=torch.float64)  # cells
+    scores = torch.zeros(1, 1, *SIZE, dtype=torch.float64, requires_grad=True)
+    optimiser = torch.optim.LBFGS([scores], max_iter=200, line_search_fn="strong_wolfe")
+
+    def step():
+        optimiser.zero_grad()
+        loss = structured(scores, point)
+        loss.backward()
+        return loss
+
+    optimiser.step(step)
+    own, sharp, quarter = (
+        (cells(decode(scores.detach(), name)[0]) - point).abs().max().item()
+        for name in ("structured", "local_soft_argmax", "argmax")
+    )
+    assert own < 0.02 and sharp > 0.2 and quarter > 0.1
+
+
+def test_what_each_decoder_is():
+    """The parameters that training, evaluation and exported files share, and who has scores."""
+    described = {name: decoder(name) for name in list_decoders()}
+    assert {n: (d.window, d.temperature, d.has_scores, d.of_maps) for n, d in described.items()} == {
+        "coordinates": (None, None, False, False),
+        "argmax": (None, None, True, True),
+        "local_soft_argmax": (5, 10.0, True, True),
+        "structured": (5, 1.0, False, True),
+        "expectation": (None, None, False, True),
+    }
+    maps = torch.rand(2, 3, *SIZE)
+    for name, found in described.items():
+        points, scores = decode(maps if found.of_maps else maps[..., 0, :2], name)
+        assert points.shape == (2, 3, 2) and (scores is not None) == found.has_scores
+    expected, _ = local_soft_argmax(maps, window=5, temperature=1.0)
+    assert torch.equal(decode(maps, "structured")[0], expected)
+
+
+def test_decoders_are_registered_once():
+    before = decoder("argmax")
+    with pytest.raises(ValueError, match="'argmax' is already registered"):
+        register_decoder(Decoder("argmax", expectation, has_scores=False))
+    assert decoder("argmax") is before
+    with pytest.raises(KeyError, match="no decoding is named 'soft'; decodings: coordinates, argmax"):
+        decode(torch.zeros(1, 1, *SIZE), "soft")

@@ -47,7 +47,8 @@ def test_size_is_the_papers():
 def test_feeding_and_decoding():
     model = info("hourglass4")
     assert (model.channels, model.mean, model.std) == ("bgr", (127.5,) * 3, (127.5,) * 3)
-    assert (model.decoding, model.input_size, model.config.stacks) == ("expectation", 256, 4)
+    assert (model.decoding, model.input_size, model.config.stacks) == ("structured", 256, 4)
+    assert get("star").decoding == "expectation"
 
 
 @pytest.mark.parametrize(("points", "edges"), [(5, 1), (19, 6), (29, 7), (68, 9), (98, 9), (106, 9)])

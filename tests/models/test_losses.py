@@ -170,9 +170,19 @@ def test_structure_is_least_where_distances_are_right():
     assert structure(together, target).item() > 0.01
 
 
+def test_structure_takes_five_neighbours():
+    """Points at 0, 1, 2, 4, 8, 16, 32 on a line, the last predicted at 33: it is a neighbour of itself's five only."""
+    target = torch.zeros(1, 7, 2, dtype=torch.float64)
+    target[0, :, 0] = torch.tensor([0.0, 1, 2, 4, 8, 16, 32])
+    predicted = target.clone()
+    predicted[0, 6, 0] = 33
+    off = sum((33 - x) ** 2 - (32 - x) ** 2 for x in (1, 2, 4, 8, 16))
+    assert structure(predicted, target).item() == pytest.approx(off / 35)
+
+
 @pytest.mark.parametrize("neighbours", [0, 4])
 def test_structure_needs_as_many_points(neighbours):
-    with pytest.raises(ValueError, match="4 points"):
+    with pytest.raises(ValueError, match=f"each of 4 points has 1 to 3 neighbours, not {neighbours}"):
         structure(torch.rand(1, 4, 2), torch.rand(1, 4, 2), neighbours=neighbours)
 
 
@@ -197,6 +207,39 @@ def test_structured_by_definition(options):
     expected = [by_definition(heatmaps[n, k], *cells[n][k], **options) for n in range(2) for k in range(2)]
     loss = structured(heatmaps, torch.tensor(cells, dtype=torch.float64), **options)
     assert loss.item() == pytest.approx(sum(expected) / 4, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("beside", "margin"),
+    [((4, 1), 0.5 / 0.4 / 9), ((3, 2), 1 / 2 - 0.2), ((4, 2), 5 / 6 - 0.2)],
+    ids=["below s", "above s", "both axes"],
+)
+def test_structured_margins_by_hand(beside, margin):
+    """Eq. 12 of cells 1/3 apart in x and 1/2 in y, s = 0.4, alpha = 3: two scores alike, all others far below."""
+    heatmap = torch.full((1, 1, 5, 7), -100.0, dtype=torch.float64)
+    heatmap[0, 0, 1, 3] = heatmap[0, 0, beside[1], beside[0]] = 1.0
+    target = torch.tensor([[[3.0, 1.0]]], dtype=torch.float64)
+    loss = structured(heatmap, target, alpha=3.0, epsilon=0.5, s=0.4)
+    assert loss.item() == pytest.approx(0.5 * math.log(1 + math.exp(3 * margin / 0.5)), rel=1e-6)
+
+
+def test_structured_margin_within_a_cell():
+    """A point 0.1 cells beside a cell of 5 along [-1, 1] is 0.05 from it: with s = 0.2 the margin is 0.05^2 / 0.4."""
+    heatmap = torch.full((1, 1, 5, 5), -100.0, dtype=torch.float64)
+    heatmap[0, 0, 2, 2] = heatmap[0, 0, 2, 3] = 1.0
+    target = torch.tensor([[[2.1, 2.0]]], dtype=torch.float64)
+    expected = math.log(math.exp(0.05**2 / 0.4) + math.exp(0.45 - 0.1))
+    assert structured(heatmap, target, s=0.2).item() == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("size", [(1, 2), (2, 1), (2, 2)])
+def test_structured_of_the_smallest_maps(size):
+    """Half way between two cells the right answer's score is their mean."""
+    heatmaps = torch.arange(1.0, 1 + size[0] * size[1], dtype=torch.float64).view(1, 1, *size)
+    middle = torch.tensor([[[(size[1] - 1) / 2, (size[0] - 1) / 2]]], dtype=torch.float64)
+    margin = sum(side - 1 for side in size) - 0.005  # of every cell: 1 in x, or y, or both
+    expected = margin + heatmaps.logsumexp((2, 3)).item() - heatmaps.mean().item()
+    assert structured(heatmaps, middle).item() == pytest.approx(expected)
 
 
 def test_structured_by_hand():
@@ -251,6 +294,8 @@ def test_loss_augmented_becomes_the_largest_violation():
     scores, margin = torch.tensor([[1.0, 4.0, 2.0]]), torch.tensor([[0.0, 1.0, 5.0]])
     loss = loss_augmented(scores, margin, torch.tensor([1.0]), epsilon=0.01)
     assert loss.tolist() == pytest.approx([7 - 1])
+    plain = math.log(math.exp(1) + math.exp(5) + math.exp(7)) - 1
+    assert loss_augmented(scores, margin, torch.tensor([1.0])).tolist() == pytest.approx([plain])
 
 
 def shift_by(cells, size):
@@ -291,6 +336,19 @@ def test_siamese_by_hand():
     assert loss.item() == pytest.approx((4 * 4 + 2 * 1) / 6)
 
 
+def test_siamese_of_views_that_see_nothing():
+    size = (2, 4)
+    transforms = torch.stack([shift_by((9, 0), size)] * 2)[:, None]
+    assert siamese(torch.ones(2, 1, 1, *size), transforms, torch.zeros(1, 1, *size)).item() == 0
+
+
+def test_siamese_averages_over_points():
+    """Two points of one view as it is, off by 1 and by 2."""
+    views = torch.stack([torch.ones(1, 2, 4), 2 * torch.ones(1, 2, 4)], 1)[None]
+    transforms = shift_by((0, 0), (2, 4))[None, None]
+    assert siamese(views, transforms, torch.zeros(1, 2, 2, 4)).item() == pytest.approx((1 + 4) / 2)
+
+
 def test_siamese_agrees_with_itself():
     """Copies that agree after being brought back, and with the target, cost nothing; the gradient reaches both."""
     target = torch.rand(1, 2, 5, 5, generator=torch.Generator().manual_seed(7))
@@ -316,6 +374,11 @@ def test_multibox_by_hand():
     losses = multibox((boxes, logits, points), box_targets, labels, point_targets, box_weight=2.0, landmark_weight=0.5)
     expected = (math.log(2) + math.log(4 / 3) + math.log(5 / 4)) / 2, 2 * 1.625 / 2, 0.5 * 3.0 / 1
     assert [loss.item() for loss in losses] == pytest.approx(expected, rel=1e-5)
+    point_targets[0, 0] = 0.0  # known too, and right
+    point_targets[0, 0, 0] = 2.0  # but for 1.5
+    losses = multibox((boxes, logits, points), box_targets, labels, point_targets)
+    expected = *expected[:2], (3.0 + 1.5) / 2
+    assert [loss.item() for loss in losses] == pytest.approx(expected, rel=1e-5)
 
 
 def test_multibox_counts_the_hardest_negatives_only():
@@ -325,9 +388,13 @@ def test_multibox_counts_the_hardest_negatives_only():
     labels = torch.zeros(1, count, dtype=torch.long)
     labels[0, :8] = 1
     zeros = torch.zeros(1, count, 4), torch.zeros(1, count, 10)
-    loss, *_ = multibox((zeros[0], logits, zeros[1]), zeros[0], labels, zeros[1], negatives=7)
+    loss, *_ = multibox((zeros[0], logits, zeros[1]), zeros[0], labels, zeros[1])
     faces = torch.log1p(torch.exp(-logits[0, :8, 1])).sum()
     hardest = torch.log1p(torch.exp(logits[0, count - 56 :, 1])).sum()
+    assert loss.item() == pytest.approx(((faces + hardest) / 8).item(), rel=1e-5)
+    labels[0, -3:] = -1  # not counted, and no room among the hardest is theirs
+    loss, *_ = multibox((zeros[0], logits, zeros[1]), zeros[0], labels, zeros[1], negatives=7)
+    hardest = torch.log1p(torch.exp(logits[0, count - 59 : -3, 1])).sum()
     assert loss.item() == pytest.approx(((faces + hardest) / 8).item(), rel=1e-5)
 
 

@@ -26,7 +26,7 @@ def tiny(**options):
     torch.manual_seed(0)
     model = SLPT(SLPTConfig(**{**vars(TINY), **options})).eval()
     model.features = nn.Conv2d(3, model.config.dim, 4, 4)
-    nn.init.uniform_(model.mean_face, 0.1, 0.9)
+    nn.init.uniform_(model.mean_shape, 0.1, 0.9)
     return model
 
 
@@ -83,11 +83,11 @@ def test_patch_samples_are_bilinear():
 @torch.no_grad()
 def test_patches_halve_and_stop_at_the_maps_end():
     model = tiny()
-    model.mean_face[:2] = torch.tensor([[0.5, 0.5], [0.05, 0.98]])
+    model.mean_shape[:2] = torch.tensor([[0.5, 0.5], [0.05, 0.98]])
     seen = []
     model.crop.register_forward_pre_hook(lambda _, args: seen.append([a.clone() for a in args[1:]]))
     found = model.intermediate(torch.randn(1, 3, 64, 64))
-    centres = [model.mean_face[None], *found[:, :2, -1].unbind(1)]
+    centres = [model.mean_shape[None], *found[:, :2, -1].unbind(1)]
     for (corner, extent), centre, side in zip(seen, centres, (0.25, 0.125, 0.0625), strict=True):
         torch.testing.assert_close(corner, (centre - side / 2).clamp(0, 1))
         torch.testing.assert_close(corner + extent, (centre + side / 2).clamp(0, 1))
@@ -97,7 +97,7 @@ def test_patches_halve_and_stop_at_the_maps_end():
 @torch.no_grad()
 def test_offsets_count_from_the_patchs_corner():
     model = tiny(layers=1, stages=1)
-    model.mean_face[0] = torch.tensor([0.5, 0.0])
+    model.mean_shape[0] = torch.tensor([0.5, 0.0])
     model.head[-1].weight.zero_()
     model.head[-1].bias.copy_(torch.tensor([0.0, 1.0]))
     found = model(torch.randn(1, 3, 64, 64))
@@ -166,8 +166,8 @@ def test_forward_is_the_last_layer_of_the_last_stage():
 @torch.no_grad()
 def test_starts_near_the_mean_face():
     model = tiny()
-    assert (model(torch.randn(2, 3, 64, 64)) - model.mean_face).abs().max() < 0.25
-    assert torch.equal(SLPT(TINY).mean_face, torch.full((5, 2), 0.5))
+    assert (model(torch.randn(2, 3, 64, 64)) - model.mean_shape).abs().max() < 0.25
+    assert torch.equal(SLPT(TINY).mean_shape, torch.full((5, 2), 0.5))
 
 
 @pytest.mark.parametrize("backbone", ["hrnet18", "resnet34"])
@@ -207,7 +207,7 @@ OFFICIAL = {
 def test_the_official_table_is_complete():
     model = without_memory("slpt_hrnet18", num_landmarks=98)
     table, own = get("slpt").keys(model), model.state_dict()
-    assert sorted([*table.values(), "mean_face"]) == sorted(own)
+    assert sorted([*table.values(), "mean_shape"]) == sorted(own)
     for key, shape in OFFICIAL.items():
         assert own[table[key]].shape == shape, key
 
@@ -219,8 +219,8 @@ def test_an_official_checkpoint_loads():
     theirs = {key: torch.rand_like(own[ours].float()) for key, ours in table.items()}
     theirs["feature_norm.weight"] = theirs["feature_norm.bias"] = torch.ones(256)  # there, and never read
     face = torch.rand(5, 2)
-    load(model, {f"module.{key}": value for key, value in {**theirs, "mean_face": face}.items()}, "slpt")
-    assert torch.equal(model.mean_face, face)
+    load(model, {f"module.{key}": value for key, value in {**theirs, "mean_shape": face}.items()}, "slpt")
+    assert torch.equal(model.mean_shape, face)
     weight = theirs["Transformer.Transformer_block.layers.0.multihead_attn.in_proj_weight"]
     assert torch.equal(model.relations[0].cross_attention.project.weight, weight)
     del theirs["out_layer.bias"]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from facelm_models import create, default_weights, list_models, load, restore
+from facelm_models.lotr import LOTR
 from facelm_models.weights import WeightsError, read, read_card, save
 
 
@@ -89,9 +92,85 @@ def test_a_file_says_what_it_is_of(model, tmp_path):
         restore(tmp_path / "none.safetensors")
 
 
-def test_a_file_without_a_card(tmp_path):
-    from safetensors.torch import save_file
+def test_a_name_restores_the_weights_that_come_with_the_package():
+    network = restore("lotr_m_128")
+    assert type(network) is LOTR and network.config.size == 128 and not network.training
+    assert_same(network, read(default_weights("lotr_m_128")) | counters(network))
+    assert_same(restore(default_weights("lotr_m_128")), network.state_dict())
 
+
+def counters(model):
+    return {key: value for key, value in model.state_dict().items() if key.endswith("num_batches_tracked")}
+
+
+def test_names_without_weights(tmp_path, monkeypatch):
+    with pytest.raises(WeightsError) as caught:
+        restore("hrnet18")
+    message = str(caught.value)
+    offered = ", ".join(name for name in list_models() if default_weights(name))
+    assert f"no weights of hrnet18 come with the package; those of {offered} do" in message and "lotr_m_128" in offered
+    assert message.splitlines()[-1].strip() == "facelm_models.restore('hrnet18.safetensors')"
+    with pytest.raises(WeightsError, match=r"no weights file lotr-m, and no model is named 'lotr-m'\. Did you mean"):
+        restore("lotr-m")
+    for missing in ("weights/lotr_m", "lotr_m.safetensors", tmp_path / "lotr_m"):
+        with pytest.raises(WeightsError, match="there is no weights file"):
+            restore(missing)
+    monkeypatch.chdir(tmp_path)
+    save("fan2", create("fan2", stacks=1, dim=16, depth=1, size=16), {"model": "fan2"})  # a file comes first
+    with pytest.raises(WeightsError, match=r"fan2 is not a \.safetensors file"):
+        restore("fan2")
+
+
+def with_card(path, card):
+    """A file of one tensor with that text as its card."""
+    save_file({"x": torch.zeros(1)}, path, metadata={"facelm": card})
+    return path
+
+
+@pytest.mark.parametrize(
+    ("card", "message"),
+    [
+        ("5", r"is 5, not a JSON object"),
+        ("null", r"is null, not a JSON object"),
+        ('["config"]', r"not a JSON object"),
+        ("{", r"is not JSON: JSONDecodeError"),
+        ("[" * 100_000, r"is not JSON: RecursionError"),
+        ('{"model": "lotr_m", "config": []}', r"config of the card in .* is \[\], not a JSON object"),
+        ('{"model": 5, "config": {}}', r"model of the card in .* is 5, not a JSON string"),
+        ('{"model": "lotr_m", "config": {}, "crop": "kps5"}', r"crop of the card in .* not a JSON object"),
+    ],
+)
+def test_cards_that_are_none(tmp_path, card, message):
+    path = with_card(tmp_path / "card.safetensors", card)
+    for read_it in (read_card, restore):
+        with pytest.raises(WeightsError, match=message):
+            read_it(path)
+
+
+@pytest.mark.parametrize(
+    ("model", "config", "message"),
+    [
+        ("lotr_m", {"num_landmarks": 10**8}, r"say num_landmarks = 100000000, which no network has"),
+        ("lotr_m", {"upsampling": [64, [10**30]]}, r"say upsampling = .*which no network has"),
+        ("lotr_m", {"size": float("nan")}, r"say size = NaN, which no network has"),
+        ("lotr_m", {"layers": -5}, r"say layers = -5, which no network has"),
+        ("lotr_m", {"dim": 16384, "feedforward": 16384, "head": 16384}, r"do not fit LOTR:\n  missing: "),
+        ("lotr_m", {"size": 100}, r"cannot be built with .*multiple of 32, not 100"),
+        ("lotr_m", {"size": "big"}, r"another version of lotr_m.*TypeError"),
+        ("lotr_m", {"backbone": ["resnet50"]}, r"no backbone"),
+        ("lotr_m", {"width": 3}, r"another version of lotr_m.*unexpected keyword argument 'width'"),
+        ("hourglass4", {"depth": 16384, "size": 0}, r"another version of hourglass4"),
+        ("lotr_xl", {}, r"is of a model that is not registered: no model is named 'lotr_xl'"),
+    ],
+)
+def test_cards_of_networks_that_are_none(tmp_path, model, config, message):
+    """Told before memory is taken for them."""
+    path = with_card(tmp_path / "card.safetensors", json.dumps({"model": model, "config": config}))
+    with pytest.raises(WeightsError, match=f"(?s){message}"):
+        restore(path)
+
+
+def test_a_file_without_a_card(tmp_path):
     save_file({"x": torch.zeros(1)}, tmp_path / "plain.safetensors")
     assert read_card(tmp_path / "plain.safetensors") == {}
 

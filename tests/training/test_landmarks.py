@@ -80,7 +80,7 @@ def test_an_image_part_learns_under_heatmaps_first(faces, tmp_path):
     assert len(weights) > 100
     for key in weights:
         torch.testing.assert_close(trained.state_dict()[key], warm[key], rtol=0, atol=1e-6)
-    assert trained.config.size == 64 and not (trained.mean_face == 0.5).all()
+    assert trained.config.size == 64 and not (trained.mean_shape == 0.5).all()
 
 
 def test_pooled_shares_the_backbone():

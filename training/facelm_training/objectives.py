@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 
-from facelm_models import losses
+from facelm_models import LandmarkNetwork, losses
 from facelm_models.heatmaps import encode as encode_continuous
 from facelm_models.heatmaps import encode_quantised, to_cells
 from facelm_models.label_smoothing import covariances, edge_maps, samples
@@ -122,7 +122,7 @@ def fraction_maps(
 
 
 def _intermediate(network: nn.Module, batch: Batch) -> Any:
-    return network.intermediate(batch["crops"])  # type: ignore[operator]
+    return cast(LandmarkNetwork, network).intermediate(batch["crops"])
 
 
 OBJECTIVES: dict[str, Objective] = {

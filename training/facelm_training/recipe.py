@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from facelm_models import info
-from facelm_models.registry import Decoding, ModelInfo, UnknownModel
+from facelm_models.registry import Decoding, ModelInfo, UnknownModel, list_decoders
 from facelm_sdk import markup as markups
 from facelm_sdk.errors import InputError, UnknownModelError
 from facelm_sdk.transform import CropRecipe, kps5_recipe
@@ -171,6 +171,8 @@ def read(config: str | Path) -> Recipe:
         return _build(DetectionRecipe, values, path.name)
     recipe = _build(LandmarkRecipe, _with_mixture(values, path.name), path.name)
     markups.get(recipe.markup)
+    if recipe.decoding not in (None, *list_decoders()):
+        raise InputError(f"{path.name}: decoding is one of {', '.join(list_decoders())}, not {recipe.decoding!r}")
     if not recipe.stages:
         raise InputError(f"{path.name} has no [[stages]]")
     return recipe

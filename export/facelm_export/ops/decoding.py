@@ -6,12 +6,12 @@ Heatmaps of any precision, points and scores in fp32: fp16 misses by up to 55 px
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import get_args
 
 import torch
 
+from facelm_models import Decoder, heatmaps
 from facelm_models.heatmaps import SMALLEST_MASS
-from facelm_models.registry import Decoding
+from facelm_models.registry import Decoding, Points, decoder
 
 
 def _peaks(
@@ -76,23 +76,24 @@ def expectation(
     return (sums[..., :2] / sums[..., 2:].clamp(min=SMALLEST_MASS) + 1) / 2, None
 
 
-def _identity(points: torch.Tensor) -> tuple[torch.Tensor, None]:
-    return points.float(), None
-
-
-DECODERS: dict[Decoding, Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor | None]]] = {
-    "coordinates": _identity,
-    "argmax": argmax_quarter,
-    "local_soft_argmax": local_soft_argmax,
-    "expectation": expectation,
+TWINS: dict[Callable[..., Points], Callable[..., Points]] = {
+    heatmaps.argmax_quarter: argmax_quarter,
+    heatmaps.local_soft_argmax: local_soft_argmax,
+    heatmaps.expectation: expectation,
 }
+"""Reference -> its form for graphs, of the same parameters."""
+
+
+def export_twin(of: Decoder) -> Callable[..., Points]:
+    """Return what decodes in a graph: the decoder's own twin, this package's of its reference, or the reference."""
+    return of.export_twin or TWINS.get(of.reference, of.reference)
 
 
 def decode(
-    heatmaps: torch.Tensor,  # (n, L, h, w); for "coordinates" (n, L, 2)
+    output: torch.Tensor,  # (n, L, h, w) heatmaps, (n, L, 2) points, or what else the decoder takes
     decoding: Decoding,
-) -> tuple[torch.Tensor, torch.Tensor | None]:  # (n, L, 2) fractions, (n, L) scores in [0, 1]
-    """:func:`facelm_models.heatmaps.decode` for the graph."""
-    if decoding not in DECODERS:
-        raise ValueError(f"there is no decoding {decoding!r}; there are {', '.join(get_args(Decoding))}")
-    return DECODERS[decoding](heatmaps)
+) -> Points:  # (n, L, 2) fractions, (n, L) scores in [0, 1] or None, both fp32
+    """:func:`facelm_models.heatmaps.decode` for the graph. Raises UnknownDecoding, which lists the names."""
+    named = decoder(decoding)
+    points, scores = named.run(export_twin(named), output)
+    return points.float(), None if scores is None else scores.float()

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from facelm_models import ModelInfo
+from facelm_models.registry import decoder
 
 
 class InFloat32(nn.Module):
@@ -29,7 +30,7 @@ def to_half(network: nn.Module, info: ModelInfo) -> nn.Module:
     a peak and its neighbours must not be rounded to the same value.
     """
     names = {module: name for name, module in network.named_modules()}
-    heads = [] if info.decoding == "coordinates" else _heads(network, info.input_size)
+    heads = _heads(network, info.input_size) if decoder(info.decoding).of_maps else []
     norms = {names[module] for module in names if isinstance(module, nn.BatchNorm2d)}
     buffers = {
         name: buffer.clone()

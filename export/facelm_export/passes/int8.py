@@ -94,7 +94,7 @@ def quantizable(proto: ModelProto) -> list[NodeProto]:
 
 
 def _body(nodes: Sequence[NodeProto], constants: Any) -> set[str]:
-    """What is computed from a convolution by operators of BODY alone."""
+    """Return what is computed from a convolution by operators of BODY alone."""
     body: set[str] = set()
     for node in nodes:
         dynamic = [name for name in node.input if name and name not in constants]

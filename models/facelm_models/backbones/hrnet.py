@@ -48,7 +48,7 @@ def bottleneck(inputs: int, hidden: int = 64) -> Residual:
 
 
 def exchange(channels: Sequence[int], source: int, target: int) -> nn.Module:
-    """What turns the map of one resolution into an addend of another's."""
+    """Build what turns the map of one resolution into an addend of another's."""
     if source == target:
         return nn.Identity()
     if source > target:

@@ -53,17 +53,17 @@ class Source:
     offset: float | None = None
 
     def is_unused(self, key: str) -> bool:
-        """Whether the official code holds ``key`` without reading it."""
+        """Return whether the official code holds ``key`` without reading it."""
         return any(re.fullmatch(pattern, key) for pattern in self.unused)
 
 
 def list_sources() -> list[str]:
-    """Names of the code bases whose checkpoints load."""
+    """Return the names of the code bases whose checkpoints load."""
     return sorted(MODULES)
 
 
 def get(name: str) -> Source:
-    """The source called ``name``. Raises UnknownSource, a KeyError that lists the names."""
+    """Return the source called ``name``. Raises UnknownSource, a KeyError that lists the names."""
     if name not in MODULES:
         raise UnknownSource(f"no checkpoints of {name!r} are known; sources: {', '.join(list_sources())}")
     sources: dict[str, Source] = importlib.import_module(f"{__name__}.{MODULES[name]}").SOURCES

@@ -4,9 +4,9 @@ The mean face that the first stage starts from is no part of a checkpoint. The c
 configuration, ``Config/init_<points>.npz``, whose ``init_face`` (L, 2) is in pixels of the 256x256 crop: the mean of
 the training faces, centred, its longer side 256 / 1.2. So after loading::
 
-    network.mean_face.copy_(torch.from_numpy(numpy.load("init_98.npz")["init_face"] / 256))
+    network.mean_shape.copy_(torch.from_numpy(numpy.load("init_98.npz")["init_face"] / 256))
 
-or add it to the state dict as ``mean_face`` before. Without it, results are wrong. The box is that of the landmarks.
+or add it to the state dict as ``mean_shape`` before. Without it, results are wrong. The box is that of the landmarks.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ SOURCES = {
         models=("slpt_hrnet18", "slpt_hrnet18_12l"),
         keys=slpt_keys,
         unused=(r"feature_norm\.(weight|bias)",),
-        absent=("mean_face",),
+        absent=("mean_shape",),
         overrides={"backbone": "hrnet18"},
         crop={"kind": "box", "side": "max", "scale": 1.2},
         offset=0.0,

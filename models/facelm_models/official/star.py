@@ -83,5 +83,6 @@ SOURCES = {
         inside=("net",),
         # Of the box of the landmarks, whose centre falls on the crop's centre pixel 127.5.
         crop={"kind": "box", "side": "min", "scale": 1.05},
+        decoding="expectation",
     )
 }

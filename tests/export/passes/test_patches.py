@@ -74,7 +74,7 @@ def network():
     torch.manual_seed(0)
     model = SLPT(CONFIG).eval()
     model.features = nn.Sequential(nn.Conv2d(3, 32, 4, 4), nn.Tanh())
-    nn.init.uniform_(model.mean_face, -0.02, 1.02)
+    nn.init.uniform_(model.mean_shape, -0.02, 1.02)
     nn.init.normal_(model.head[-1].weight, std=0.1)
     return model
 
@@ -90,7 +90,7 @@ def test_a_swapped_network_finds_the_same_points(network):
     assert isinstance(swapped.crop, GatheredPatchCrop) and isinstance(network.crop, PatchCrop)
     assert set(swapped.state_dict()) == keys
     torch.testing.assert_close(swapped(crops), before, **REWRITE)
-    assert (before - network.mean_face).abs().max() > 0.01
+    assert (before - network.mean_shape).abs().max() > 0.01
 
 
 def test_swapping_reaches_into_modules_and_is_done_once():
