@@ -11,8 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-# The files that register variants; imported when a name is first looked up.
-ARCHITECTURES = ("fan", "hourglass", "hrnet", "lotr", "mtld", "retinaface", "slpt")
+from .catalogue import ARCHITECTURES
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)

@@ -14,14 +14,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from . import official
+from . import catalogue, official
 from .official import torchvision
 from .registry import ModelInfo, UnknownModel, info, list_models
 from .torchscript import is_script, read_script
 
 log = logging.getLogger(__name__)
 
-CHECKPOINTS = Path(__file__).with_name("checkpoints")
 CARD = {"model": str, "architecture": str, "config": dict, "markup": str, "decoding": str, "crop": dict}
 """The entries of a card that decide how its weights are used, and their kinds."""
 NAMES = {str: "string", dict: "object"}
@@ -35,8 +34,7 @@ class WeightsError(ValueError):
 
 def default_weights(name: str) -> Path | None:
     """Return the checkpoint of this project's own training that comes with the package, or None when there is none."""
-    path = CHECKPOINTS / f"{name}.safetensors"
-    return path if path.is_file() else None
+    return catalogue.checkpoint(name)
 
 
 def read(path: str | Path) -> dict[str, torch.Tensor]:
