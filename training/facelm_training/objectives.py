@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from facelm_models import losses
 from facelm_models.heatmaps import encode as encode_continuous
 from facelm_models.heatmaps import encode_quantised, to_cells
-from facelm_models.label_smoothing import covariances, edge_maps, samples
 from facelm_sdk.markup import Markup
+
+from . import losses
+from .losses.label_smoothing import covariances, edge_maps, samples
 
 SHORTEST = 0.02  # of the crop: the eye distance of a face in full profile
 Batch = dict[str, torch.Tensor]

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
-from .heatmaps import to_cells
+from facelm_models.heatmaps import to_cells
 
 STEPS = 4  # line pieces between two points of a curve
 
@@ -59,7 +59,7 @@ def edge_maps(
     """Boundary heatmaps: Gaussians of the distance to the smooth line through each of ``curves``, 0 beyond 3 sigma.
 
     As adaptive Wing's and LAB's; the targets of an hourglass's edge maps, too. ``curves`` are runs of point indices, a
-    closed one ending with its first (edges.CURVES).
+    closed one ending with its first (facelm_models.edges.CURVES).
     """
     cells = to_cells(points, size)
     distances = torch.stack(

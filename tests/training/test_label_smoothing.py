@@ -9,7 +9,7 @@ import torch
 
 from facelm_models.edges import CURVES
 from facelm_models.heatmaps import to_fractions
-from facelm_models.label_smoothing import blur, covariances, edge_maps, samples, sharpen, smooth_line
+from facelm_training.losses.label_smoothing import blur, covariances, edge_maps, samples, sharpen, smooth_line
 from tests.tolerances import REWRITE
 
 SIZE = (24, 32)  # h, w: unequal, so that swapped axes show

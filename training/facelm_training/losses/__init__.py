@@ -11,7 +11,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-from .heatmaps import at_least_fp32
+from facelm_models.heatmaps import at_least_fp32
 
 
 def l1(

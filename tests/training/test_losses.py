@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from facelm_models.losses import (
+from facelm_training.losses import (
     adaptive_wing,
     foreground_weight,
     heatmap_l2,
