@@ -5,32 +5,23 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from facelm_sdk import markup as markups
-from facelm_sdk.errors import ImageError, InputError
+from facelm_sdk.errors import ImageError
 
-if TYPE_CHECKING:
-    from .datasets import Dataset, Sample
+from .archives import check_folder
+from .datasets import Dataset, Sample
 
 Split = Literal["train", "val"]
 DRAWN_ON = "lfw_"  # pictures with a green box and landmark dots drawn into them
 REACH = 1.3  # of the longer side of the landmarks' box: half the side of what is kept of a picture
-
-
-def check_folder(folder: str | Path, files: Sequence[str]) -> Path:
-    """``folder`` as a Path. Raises InputError naming those of ``files`` that it lacks."""
-    path = Path(folder)
-    if missing := [name for name in files if not (path / name).is_file()]:
-        raise InputError(f"{path} is not the training data folder; it lacks {', '.join(missing)}")
-    return path
 
 
 @dataclass(slots=True)
@@ -96,18 +87,6 @@ def _surroundings(
     start = np.maximum(np.floor((low + high) / 2 - half), 0).astype(int)
     end = np.ceil((low + high) / 2 + half).astype(int) + 1
     return np.ascontiguousarray(image[start[1] : end[1], start[0] : end[0]]), start.astype(np.float32)
-
-
-def read_zipped(archive: Path, names: Sequence[str]) -> list[NDArray[np.uint8]]:
-    """Pictures (H, W, 3) uint8 BGR of a zip. Raises ImageError."""
-    with zipfile.ZipFile(archive) as file:
-        blobs = [file.read(name) for name in names]
-    with ThreadPoolExecutor(4) as pool:
-        images = list(pool.map(lambda blob: cv2.imdecode(np.frombuffer(blob, np.uint8), cv2.IMREAD_COLOR), blobs))
-    for name, image in zip(names, images, strict=True):
-        if image is None:
-            raise ImageError(f"{archive.name}: {name} is not a readable picture")
-    return images  # type: ignore[return-value]
 
 
 @dataclass(slots=True)
