@@ -22,6 +22,7 @@ from torch import nn
 from facelm_sdk.errors import InputError
 from facelm_sdk.files import write_bytes
 
+from .checks import number, part
 from .lamb import Lamb
 
 log = logging.getLogger(__name__)
@@ -33,8 +34,9 @@ class Schedule:
 
     ``steps``, or ``epochs`` over the data. The rate rises linearly over ``warmup`` steps, then either falls by
     ``factor`` at each of ``drops`` (parts of the whole, 0..1) or, without drops, is constant and falls as a cosine over
-    the last ``decay`` part. ``ema``: decay of the averaged weights, which are the result. ``precision``: of the
-    forward pass; ``auto`` is bf16 where the processor computes in it and fp32 elsewhere.
+    the last ``decay`` part. ``clip``: largest norm of the gradient, 0 for any. ``ema``: decay of the averaged weights,
+    which are the result; 0: the last weights. ``precision``: of the forward pass; ``auto`` is bf16 where the processor
+    computes in it and fp32 elsewhere. Raises InputError where an entry is out of its bounds.
     """
 
     steps: int = 0
@@ -55,6 +57,15 @@ class Schedule:
     def __post_init__(self) -> None:
         if (self.steps > 0) == (self.epochs > 0):
             raise InputError(f"a schedule has steps or epochs, one of them; got {self.steps} and {self.epochs}")
+        for name in ("steps", "epochs", "warmup", "final_rate", "weight_decay", "clip"):
+            number(name, getattr(self, name), least=0)
+        number("batch", self.batch, least=1)
+        number("rate", self.rate, least=0)
+        number("factor", self.factor, above=0)
+        number("ema", self.ema, least=0, below=1)
+        part("decay", self.decay)
+        for drop in self.drops:
+            part("drops", drop)
 
     def over(self, samples: int) -> Schedule:
         """The same with its epochs over ``samples`` counted in steps."""
@@ -187,7 +198,8 @@ def train(
                 raise FloatingPointError(f"{description}: the loss is {total.item()} at step {step}")
             optimiser.zero_grad(set_to_none=True)
             total.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(model.parameters(), schedule.clip)
+            if schedule.clip:
+                nn.utils.clip_grad_norm_(model.parameters(), schedule.clip)
             optimiser.step()
             update_average(average, model, min(schedule.ema, (step + 1) / (step + 10)))
             for key, value in losses.items():
