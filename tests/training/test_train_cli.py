@@ -112,6 +112,42 @@ def test_faces_of_a_data_set(wflw):  # noqa: F811
     assert faces.images[2].shape == (100, 120, 3)
 
 
+def test_held_out_faces_are_always_the_same(wflw):  # noqa: F811
+    """By picture, so that no face of a training picture is among them, whatever the order and the other pictures."""
+    from facelm_training import datasets
+    from facelm_training.data import hold_out
+
+    whole = datasets.open(f"wflw/train:{wflw[0]}")
+    train, held = hold_out(whole, 0.05)
+    names = [sample.name for sample in whole]
+    assert sorted([s.name for s in (*train, *held)]) == sorted(names) and len(held) >= 1
+    assert not {s.name.rpartition("#")[0] for s in train} & {s.name.rpartition("#")[0] for s in held}
+    again = hold_out(whole.part(range(len(names) - 1, -1, -1)), 0.05)[1]
+    assert {s.name for s in again} == {s.name for s in held}
+    with pytest.raises(InputError, match="too few to hold 0.9 of them out"):
+        hold_out(whole, 0.9)
+
+
+def test_a_part_held_out_takes_the_place_of_val(train):
+    result, out = train(RECIPE.replace('val = "test"', "held_out_part = 0.4"))
+    assert result.exception is None, result.output
+    assert "val_nme" in (out / "full" / "log.csv").read_text()
+
+
+def test_points_that_are_not_finite(wflw):  # noqa: F811
+    import dataclasses
+
+    from facelm_training import datasets
+    from facelm_training.data import faces_of
+
+    whole = datasets.open(f"wflw/train:{wflw[0]}")
+    points = whole[1].points.copy()
+    points[7, 1] = np.nan
+    samples = (whole[0], dataclasses.replace(whole[1], points=points))
+    with pytest.raises(InputError, match=f"wflw/train: a point of {whole[1].name} is not finite"):
+        faces_of(dataclasses.replace(whole, samples=samples))
+
+
 def test_a_mixture_is_read_below_the_folder(train, tmp_path, w300):  # noqa: F811
     """Sources and held-out faces by their specs; those of a data set that --data names take their place."""
     sources = """held_out = "300w/train/afw:."

@@ -79,10 +79,13 @@ def _faces(recipe: LandmarkRecipe, data: str, limit: int | None) -> tuple[Landma
     from facelm_sdk.errors import InputError
 
     from . import datasets
-    from .data import faces_of, mixed
+    from .data import faces_of, hold_out, mixed
 
     if named := data.partition(":")[0].partition("/")[0] in datasets.names():
-        opened = [datasets.open(data, split) for split in (recipe.train, recipe.val)]
+        if recipe.held_out_part:
+            opened = list(hold_out(datasets.open(data, recipe.train), recipe.held_out_part))
+        else:
+            opened = [datasets.open(data, split) for split in (recipe.train, recipe.val)]
     elif recipe.sources:
         specs = [*(source.data for source in recipe.sources), recipe.held_out]
         opened = [datasets.open_below(spec, data) for spec in specs]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import zipfile
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facelm_sdk import markup as markups
-from facelm_sdk.errors import ImageError
+from facelm_sdk.errors import ImageError, InputError
 
 from .archives import check_folder
 from .datasets import Dataset, Sample
@@ -54,12 +55,32 @@ class _Pictures(Sequence[NDArray[np.uint8]]):
         return self.samples[index].image()
 
 
+def hold_out(dataset: Dataset, part: float) -> tuple[Dataset, Dataset]:
+    """Split a data set by picture: the faces to train on, and those of ``part`` of the pictures, at least one.
+
+    Which pictures these are hangs on the names alone. Raises InputError where none is left to train on.
+    """
+    pictures = [sample.name.rpartition("#")[0] or sample.name for sample in dataset.samples]  # PICTURE#FACE
+    order = sorted(set(pictures), key=lambda name: hashlib.sha256(name.encode()).digest())
+    count = max(1, round(part * len(order)))
+    if count >= len(order):
+        raise InputError(f"{dataset.title} has {len(order)} pictures, too few to hold {part:g} of them out")
+    held = np.isin(pictures, order[:count])
+    return dataset.part(np.flatnonzero(~held)), dataset.part(np.flatnonzero(held))
+
+
 def faces_of(dataset: Dataset, limit: int | None = None) -> LandmarkFaces:
-    """A data set for training; five points that it does not have are taken from its landmarks."""
+    """Read a data set for training; five points that it does not have are taken from its landmarks.
+
+    Raises InputError naming the first face that has a point which is not finite.
+    """
     samples = dataset.samples[:limit]
     points = np.stack([sample.points for sample in samples])
     derived = markups.convert(points, dataset.info.markup, "kps5")
     own = [five if sample.kps5 is None else sample.kps5 for sample, five in zip(samples, derived, strict=True)]
+    for sample, five in zip(samples, own, strict=True):
+        if not (np.isfinite(sample.points).all() and np.isfinite(five).all()):
+            raise InputError(f"{dataset.title}: a point of {sample.name} is not finite")
     names = [sample.name for sample in samples]
     return LandmarkFaces(_Pictures(samples), names, np.stack(own).astype(np.float32), points, np.ones(len(samples)))
 
