@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 
 import pytest
 import torch
@@ -137,6 +138,25 @@ def test_lamb_by_hand():
     optimiser.step()
     ratio = 5 / 2**0.5
     torch.testing.assert_close(p.data, torch.tensor([3 - 0.1 * ratio, 4 + 0.1 * ratio]))
+
+
+def test_lamb_by_its_algorithm():
+    """Algorithm 2 of its paper in Python's own arithmetic: three steps with weight decay, moments corrected in each."""
+    p = torch.nn.Parameter(torch.tensor([3.0, -4.0], dtype=torch.float64))
+    optimiser = Lamb([p], lr=0.1, weight_decay=0.3)
+    x, mean, square = [3.0, -4.0], [0.0, 0.0], [0.0, 0.0]
+    for step, gradient in enumerate(([0.5, -2.0], [-1.0, 0.25], [3.0, 1.0]), start=1):
+        p.grad = torch.tensor(gradient, dtype=torch.float64)
+        optimiser.step()
+        mean = [0.9 * m + 0.1 * g for m, g in zip(mean, gradient, strict=True)]
+        square = [0.999 * v + 0.001 * g * g for v, g in zip(square, gradient, strict=True)]
+        ratio = [
+            m / (1 - 0.9**step) / ((v / (1 - 0.999**step)) ** 0.5 + 1e-6) for m, v in zip(mean, square, strict=True)
+        ]
+        update = [r + 0.3 * w for r, w in zip(ratio, x, strict=True)]
+        trust = math.hypot(*x) / math.hypot(*update)
+        x = [w - 0.1 * trust * u for w, u in zip(x, update, strict=True)]
+        assert p.tolist() == pytest.approx(x, rel=1e-9)
 
 
 def test_a_loss_that_is_no_number_ends_the_run(tmp_path):
