@@ -124,7 +124,7 @@ def test_held_out_faces_are_always_the_same(wflw):  # noqa: F811
     assert not {s.name.rpartition("#")[0] for s in train} & {s.name.rpartition("#")[0] for s in held}
     again = hold_out(whole.part(range(len(names) - 1, -1, -1)), 0.05)[1]
     assert {s.name for s in again} == {s.name for s in held}
-    with pytest.raises(InputError, match="too few to hold 0.9 of them out"):
+    with pytest.raises(InputError, match=r"too few to hold 0\.9 of them out"):
         hold_out(whole, 0.9)
 
 

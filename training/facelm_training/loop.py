@@ -1,4 +1,4 @@
-"""The training loop: optimiser, schedule, EMA, prefetching, checkpoints that resume, a progress bar and a CSV log."""
+"""The training loop: optimiser, schedule, EMA, prefetching, checkpoints that resume and a CSV log."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
 
 from facelm_sdk.errors import InputError
@@ -24,6 +23,7 @@ from facelm_sdk.files import write_bytes
 
 from .checks import number, part
 from .lamb import Lamb
+from .progress import StageProgress
 
 log = logging.getLogger(__name__)
 
@@ -153,7 +153,11 @@ def train(
         model.load_state_dict(state["model"])
         average.load_state_dict(state["average"])
         optimiser.load_state_dict(state["optimiser"])
+        for group, decay in zip(optimiser.param_groups, _decays(schedule), strict=True):
+            group["weight_decay"] = decay  # a changed schedule's
         start, best, before = state["step"], state["best"], state.get("minutes", 0.0)
+        if start > schedule.steps:
+            raise InputError(f"{folder} is at step {start} already, beyond the {schedule.steps} asked for")
         log.info("resumed %s at step %d of %d", description, start, schedule.steps)
     folder.mkdir(parents=True, exist_ok=True)
     write_bytes(folder / "schedule.json", json.dumps(asdict(schedule), indent=1).encode())
@@ -175,16 +179,8 @@ def train(
         }
         write_bytes(folder / "last.pt", _serialised(state))
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[state]}"),
-    )
     running: dict[str, float] = {}
-    with Progress(*columns, refresh_per_second=1) as progress:
-        bar = progress.add_task(description, total=schedule.steps, completed=start, state="")
+    with StageProgress(description, schedule.steps, start) as progress:
         for step, batch in enumerate(prefetch(task, start, schedule.steps), start):
             model.train()
             rate = schedule.rate_at(step)
@@ -204,13 +200,10 @@ def train(
             update_average(average, model, min(schedule.ema, (step + 1) / (step + 10)))
             for key, value in losses.items():
                 running[key] = 0.98 * running.get(key, value.item()) + 0.02 * value.item()
-            state_text = " ".join(f"{key} {value:.3f}" for key, value in running.items())
-            progress.update(bar, advance=1, state=state_text)
             done = step + 1
+            progress.step(done, minutes(), running)
             if done % save_every == 0:
                 save(done)
-                if not progress.console.is_terminal:
-                    log.info("%s %d/%d, %.1f minutes: %s", description, done, schedule.steps, minutes(), state_text)
             if done % evaluate_every == 0 or done == schedule.steps:
                 scores = task.evaluate(average)
                 row = {"step": done, "minutes": round(minutes(), 2), "rate": rate}
@@ -219,18 +212,23 @@ def train(
                 if scores[task.watch] < best:
                     best = scores[task.watch]
                     write_bytes(folder / "best.pt", _serialised(average.state_dict()))
-                progress.console.print(f"{description} {done}/{schedule.steps} {row}")
+                progress.scores(done, scores)
     save(schedule.steps)
     write_bytes(folder / "done.pt", _serialised(average.state_dict()))
     return average
 
 
+def _decays(schedule: Schedule) -> tuple[float, float]:
+    return schedule.weight_decay, 0.0
+
+
 def _optimiser(model: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
     """Weight decay is for matrices and kernels, not for biases and norms."""
     trained = [p for p in model.parameters() if p.requires_grad]
+    kernels, biases = [p for p in trained if p.ndim > 1], [p for p in trained if p.ndim <= 1]
     groups = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": schedule.weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": part, "weight_decay": decay}
+        for part, decay in zip((kernels, biases), _decays(schedule), strict=True)
     ]
     kinds: dict[str, type[Any]] = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "lamb": Lamb}
     optimiser: torch.optim.Optimizer = kinds[schedule.optimiser](groups, lr=schedule.rate)
