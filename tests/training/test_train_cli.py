@@ -54,7 +54,7 @@ def train(tmp_path_factory, wflw):  # noqa: F811
     torch.set_num_threads(threads)
 
 
-def test_from_a_data_set_to_an_exported_file(train, tmp_path):
+def test_from_a_data_set_to_an_exported_file(train, wflw, tmp_path):  # noqa: F811
     result, out = train()
     assert result.exception is None, result.output
     path = out / "mine.safetensors"
@@ -81,6 +81,14 @@ def test_from_a_data_set_to_an_exported_file(train, tmp_path):
     path.unlink()
     assert train()[0].exception is None  # every stage is done: the weights are written again
     assert all(torch.equal(value, before[key]) for key, value in read(path).items())
+
+    other = RECIPE.replace("evaluate_every", 'weights = { loss = "l1" }\nevaluate_every')
+    refused = train(other)[0].exception
+    assert isinstance(refused, InputError) and 'weights.loss "smooth_wing" -> "l1"' in str(refused)
+    longer = RECIPE.replace("epochs = 1", "epochs = 2")
+    assert isinstance(train(longer)[0].exception, InputError)
+    assert train(longer, f"wflw:{wflw[0]}", "--changed")[0].exception is None
+    assert not all(torch.equal(value, before[key]) for key, value in read(path).items())
 
 
 @pytest.mark.parametrize(
