@@ -21,7 +21,7 @@ from facelm_sdk.errors import InputError
 from facelm_sdk.metrics import bounding_box, inter_ocular, nme
 from facelm_sdk.transform import CropRecipe, CropTransform
 
-from .augment import degrade, jitter_matrix, occlude, photometric
+from .augment import channel_gains, degrade, jitter_matrix, occlude, photometric
 from .data import LandmarkFaces, drawn, shuffled
 from .fast import speed_up
 from .loop import train
@@ -139,6 +139,8 @@ class LandmarkTask:
             order = list(self.markup.flip)
             points, known = points[order], known[order]
         image = photometric(image, rng, how.colour, how.grey)
+        if how.gains:
+            image = channel_gains(image, rng, how.gains)
         if rng.random() < how.occlusion:
             other = self.faces.images[int(rng.integers(len(self.faces)))]
             image = occlude(image, rng, cv2.resize(other, (size, size)))  # type: ignore[arg-type]
@@ -279,7 +281,10 @@ def _load_backbone(model: nn.Module, recipe: LandmarkRecipe) -> None:
     try:
         load_backbone(model.get_submodule("backbone"), recipe.backbone)
     except (WeightsError, AttributeError) as error:
-        raise InputError(f"the backbone of {recipe.model} cannot start from {recipe.backbone}: {error}") from error
+        raise InputError(
+            f"the backbone of {recipe.model} cannot start from {recipe.backbone}: {error}. --backbone FILE takes an "
+            "ImageNet checkpoint in torchvision's names; --backbone '' trains it from random weights"
+        ) from error
 
 
 def train_landmarks(

@@ -39,8 +39,9 @@ class Augmentation:
     """How a training crop differs from the one the runtime would cut.
 
     ``degrees``, ``scale`` and ``shift`` (of the crop's side) are standard deviations or, ``uniform``, bounds.
-    ``cut_noise``: jitter of the five points or the box that cut the crop, of the eye distance. ``flip``, ``grey``,
-    ``occlusion`` and ``degrade`` (blur, noise, JPEG, loss of resolution) are probabilities.
+    ``cut_noise``: jitter of the five points or the box that cut the crop, of the eye distance. ``colour``: strength of
+    contrast, brightness, gamma and colour cast; ``gains``: bound of a factor of each colour channel about 1. ``flip``,
+    ``grey``, ``occlusion`` and ``degrade`` (blur, noise, JPEG, loss of resolution) are probabilities.
     """
 
     degrees: float = 12.0
@@ -50,6 +51,7 @@ class Augmentation:
     cut_noise: float = 0.035
     flip: float = 0.5
     colour: float = 1.0
+    gains: float = 0.0
     grey: float = 0.12
     occlusion: float = 0.35
     degrade: float = 1.0
@@ -57,7 +59,7 @@ class Augmentation:
     def __post_init__(self) -> None:
         for name in ("degrees", "scale", "shift", "cut_noise", "colour"):
             number(name, getattr(self, name), least=0)
-        for name in ("flip", "grey", "occlusion", "degrade"):
+        for name in ("gains", "flip", "grey", "occlusion", "degrade"):
             part(name, getattr(self, name))
 
 
