@@ -12,6 +12,7 @@ from facelm_training import augment, landmarks
 from facelm_training.data import drawn, shuffled
 from facelm_training.landmarks import LandmarkTask
 from facelm_training.loop import Schedule
+from facelm_training.objectives import HeatmapWeights
 from facelm_training.recipe import Augmentation, LandmarkRecipe, Stage
 
 from .conftest import LEFT, RIGHT, centroid
@@ -27,10 +28,11 @@ def picture():
     [
         augment.photometric,
         augment.degrade,
+        lambda image, rng: augment.channel_gains(image, rng, 0.4),
         lambda image, rng: augment.occlude(image, rng, image[::-1]),
         lambda image, rng: augment.jitter_matrix(np.eye(2, 3), 64, rng),
     ],
-    ids=["photometric", "degrade", "occlude", "jitter"],
+    ids=["photometric", "degrade", "gains", "occlude", "jitter"],
 )
 def test_a_generator_decides_everything(picture, change):
     before = picture.copy()
@@ -86,6 +88,19 @@ def sample(made, index, seed):
     return made.view(index, made.cut(index, rng), rng)[:2]
 
 
+def test_channels_have_their_own_gains():
+    grey = np.full((4, 4, 3), 100, np.uint8)
+    factors = np.stack([augment.channel_gains(grey, np.random.default_rng(s), 0.4)[0, 0] for s in range(200)]) / 100
+    assert factors.min() >= 0.6 and factors.min() < 0.62 and factors.max() <= 1.4 and factors.max() > 1.38
+    assert (np.ptp(factors, axis=1) > 0.01).mean() > 0.9
+    bright = np.full((4, 4, 3), 250, np.uint8)
+    assert max(augment.channel_gains(bright, np.random.default_rng(s), 0.4).max() for s in range(20)) == 255
+
+
+def test_colours_of_strength_0_stay(picture):
+    np.testing.assert_array_equal(augment.photometric(picture, np.random.default_rng(0), 0.0, 0.0), picture)
+
+
 @pytest.fixture
 def plain(monkeypatch):
     """Leaves colours and sharpness alone, so that spots can be found again."""
@@ -129,7 +144,7 @@ def test_a_batch_is_a_function_of_seed_and_step(faces):
 
 
 def test_two_views_of_a_face_are_one_face(faces):
-    made = task(faces, objective="heatmap", weights={"siamese": 1.0})
+    made = task(faces, objective="heatmap", weights=HeatmapWeights(siamese=1.0))
     batch = made.batch(3)
     assert batch["crops"].shape == (8, 3, 96, 96) and batch["base_points"].shape == (4, 68, 2)
     assert not torch.equal(batch["crops"][:4], batch["crops"][4:])

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from facelm_sdk.errors import InputError
-from facelm_training.data import check_folder, detection_frames, mixed, without_drawing
+from facelm_training.archives import check_folder
+from facelm_training.data import detection_frames, mixed, without_drawing
 
 
 def test_a_wrong_folder_is_told_what_it_lacks(tmp_path):

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import math
 
 import pytest
 import torch
+from rich.console import Console
 from torch import nn
 
 from facelm_sdk.errors import InputError
 from facelm_training.lamb import Lamb
 from facelm_training.loop import Schedule, prefetch, train, update_average
+from facelm_training.progress import StageProgress
 
 
 def test_rates():
@@ -139,6 +143,25 @@ def test_lamb_by_hand():
     torch.testing.assert_close(p.data, torch.tensor([3 - 0.1 * ratio, 4 + 0.1 * ratio]))
 
 
+def test_lamb_by_its_algorithm():
+    """Algorithm 2 of its paper in Python's own arithmetic: three steps with weight decay, moments corrected in each."""
+    p = torch.nn.Parameter(torch.tensor([3.0, -4.0], dtype=torch.float64))
+    optimiser = Lamb([p], lr=0.1, weight_decay=0.3)
+    x, mean, square = [3.0, -4.0], [0.0, 0.0], [0.0, 0.0]
+    for step, gradient in enumerate(([0.5, -2.0], [-1.0, 0.25], [3.0, 1.0]), start=1):
+        p.grad = torch.tensor(gradient, dtype=torch.float64)
+        optimiser.step()
+        mean = [0.9 * m + 0.1 * g for m, g in zip(mean, gradient, strict=True)]
+        square = [0.999 * v + 0.001 * g * g for v, g in zip(square, gradient, strict=True)]
+        ratio = [
+            m / (1 - 0.9**step) / ((v / (1 - 0.999**step)) ** 0.5 + 1e-6) for m, v in zip(mean, square, strict=True)
+        ]
+        update = [r + 0.3 * w for r, w in zip(ratio, x, strict=True)]
+        trust = math.hypot(*x) / math.hypot(*update)
+        x = [w - 0.1 * trust * u for w, u in zip(x, update, strict=True)]
+        assert p.tolist() == pytest.approx(x, rel=1e-9)
+
+
 def test_a_loss_that_is_no_number_ends_the_run(tmp_path):
     class Broken(Task):
         def loss(self, batch):
@@ -158,3 +181,57 @@ def test_the_average_follows():
     assert average.weight.tolist() == [1.5, 1.5]
     assert average.running_mean.tolist() == [-0.25, -0.25]
     assert int(average.num_batches_tracked) == 7
+
+
+def lines(caplog):
+    return [record.getMessage() for record in caplog.records if record.name == "facelm_training.progress"]
+
+
+def test_without_a_terminal_there_is_a_line_now_and_then(tmp_path, caplog, capfd, monkeypatch):
+    """The first step, every hundred, the last, and the scores; nothing but the log writes, colours forced or not."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    caplog.set_level("INFO")
+    schedule = Schedule(steps=230, batch=8, rate=0.01, warmup=2)
+    train(Task(), schedule, tmp_path, evaluate_every=150, description="tiny full")
+    found = lines(caplog)
+    steps = [line.split(",")[0].removeprefix("tiny full ") for line in found]
+    assert steps == ["1/230", "100/230", "150/230", "200/230", "230/230", "230/230"]
+    assert all("minutes: square " in line for line in found if "held out" not in line)
+    assert found[2] == "tiny full 150/230, held out: score 1" and "nothing 0" in found[0]
+    captured = capfd.readouterr()
+    assert captured.out == "" and "\x1b" not in captured.err and "━" not in captured.err
+
+
+def test_a_resumed_run_says_at_once_that_it_lives(tmp_path, caplog):
+    with pytest.raises(ConnectionError):
+        train(Task(breaks_at=3), SCHEDULE, tmp_path, save_every=3)
+    caplog.clear()
+    caplog.set_level("INFO")
+    train(Task(), SCHEDULE, tmp_path, description="tiny")
+    assert lines(caplog)[0].startswith("tiny 4/6, ")
+
+
+def test_a_terminal_has_a_bar(caplog):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    caplog.set_level("INFO")
+    screen = Terminal()
+    with StageProgress("tiny", 4, 0, Console(file=screen, force_terminal=True, width=100)) as progress:
+        progress.step(4, 0.1, {"square": 0.25})
+        progress.scores(4, {"score": 1.5})
+    assert "4/4" in screen.getvalue() and "square 0.25" in screen.getvalue()
+    assert "tiny 4/4, held out: score 1.5" in screen.getvalue() and lines(caplog) == []
+
+
+def test_a_longer_schedule_goes_on_and_a_shorter_one_cannot(tmp_path):
+    train(Task(), SCHEDULE, tmp_path)
+    (tmp_path / "done.pt").unlink()
+    with pytest.raises(InputError, match="at step 6 already, beyond the 4 asked for"):
+        train(Task(), Schedule(steps=4, batch=8), tmp_path)
+    task = Task()
+    train(task, Schedule(steps=8, batch=8, weight_decay=0.5), tmp_path)
+    assert task.asked == [6, 7]
+    groups = torch.load(tmp_path / "last.pt", weights_only=True)["optimiser"]["param_groups"]
+    assert [group["weight_decay"] for group in groups] == [0.5, 0.0]

@@ -10,7 +10,7 @@ import pytest
 from facelm_models import complexity, create
 from facelm_models.weights import save
 from facelm_sdk.errors import InputError
-from facelm_training.results import main, read_run
+from tools.results import main, read_run
 
 
 def run(folder, name, stages, **options):

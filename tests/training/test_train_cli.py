@@ -54,7 +54,7 @@ def train(tmp_path_factory, wflw):  # noqa: F811
     torch.set_num_threads(threads)
 
 
-def test_from_a_data_set_to_an_exported_file(train, tmp_path):
+def test_from_a_data_set_to_an_exported_file(train, wflw, tmp_path):  # noqa: F811
     result, out = train()
     assert result.exception is None, result.output
     path = out / "mine.safetensors"
@@ -81,6 +81,14 @@ def test_from_a_data_set_to_an_exported_file(train, tmp_path):
     path.unlink()
     assert train()[0].exception is None  # every stage is done: the weights are written again
     assert all(torch.equal(value, before[key]) for key, value in read(path).items())
+
+    other = RECIPE.replace("evaluate_every", 'weights = { loss = "l1" }\nevaluate_every')
+    refused = train(other)[0].exception
+    assert isinstance(refused, InputError) and 'weights.loss "smooth_wing" -> "l1"' in str(refused)
+    longer = RECIPE.replace("epochs = 1", "epochs = 2")
+    assert isinstance(train(longer)[0].exception, InputError)
+    assert train(longer, f"wflw:{wflw[0]}", "--changed")[0].exception is None
+    assert not all(torch.equal(value, before[key]) for key, value in read(path).items())
 
 
 @pytest.mark.parametrize(
@@ -110,6 +118,42 @@ def test_faces_of_a_data_set(wflw):  # noqa: F811
     np.testing.assert_allclose(faces.points, wflw[1], atol=1e-4)
     np.testing.assert_allclose(faces.kps[:, :2], wflw[1][:, 96:98], atol=1e-3)  # the pupils
     assert faces.images[2].shape == (100, 120, 3)
+
+
+def test_held_out_faces_are_always_the_same(wflw):  # noqa: F811
+    """By picture, so that no face of a training picture is among them, whatever the order and the other pictures."""
+    from facelm_training import datasets
+    from facelm_training.data import hold_out
+
+    whole = datasets.open(f"wflw/train:{wflw[0]}")
+    train, held = hold_out(whole, 0.05)
+    names = [sample.name for sample in whole]
+    assert sorted([s.name for s in (*train, *held)]) == sorted(names) and len(held) >= 1
+    assert not {s.name.rpartition("#")[0] for s in train} & {s.name.rpartition("#")[0] for s in held}
+    again = hold_out(whole.part(range(len(names) - 1, -1, -1)), 0.05)[1]
+    assert {s.name for s in again} == {s.name for s in held}
+    with pytest.raises(InputError, match=r"too few to hold 0\.9 of them out"):
+        hold_out(whole, 0.9)
+
+
+def test_a_part_held_out_takes_the_place_of_val(train):
+    result, out = train(RECIPE.replace('val = "test"', "held_out_part = 0.4"))
+    assert result.exception is None, result.output
+    assert "val_nme" in (out / "full" / "log.csv").read_text()
+
+
+def test_points_that_are_not_finite(wflw):  # noqa: F811
+    import dataclasses
+
+    from facelm_training import datasets
+    from facelm_training.data import faces_of
+
+    whole = datasets.open(f"wflw/train:{wflw[0]}")
+    points = whole[1].points.copy()
+    points[7, 1] = np.nan
+    samples = (whole[0], dataclasses.replace(whole[1], points=points))
+    with pytest.raises(InputError, match=f"wflw/train: a point of {whole[1].name} is not finite"):
+        faces_of(dataclasses.replace(whole, samples=samples))
 
 
 def test_a_mixture_is_read_below_the_folder(train, tmp_path, w300):  # noqa: F811

@@ -16,10 +16,18 @@ def photometric(image: Image, rng: np.random.Generator, strength: float = 1.0, g
     gamma = np.exp(rng.normal(0, 0.25 * strength))
     cast = np.exp(rng.normal(0, 0.06 * strength, 3))
     table = np.clip(((x[:, None] ** gamma) - 0.5) * gain * cast + 0.5 + bias, 0, 1)
-    image = cv2.LUT(image, (255 * table).astype(np.uint8).reshape(256, 1, 3))  # type: ignore[assignment]
+    if strength:  # else the table would round
+        image = cv2.LUT(image, (255 * table).astype(np.uint8).reshape(256, 1, 3))  # type: ignore[assignment]
     if rng.random() < grey:
         image = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)  # type: ignore[assignment]
     return image
+
+
+def channel_gains(image: Image, rng: np.random.Generator, amount: float) -> Image:
+    """Each colour channel times its own factor of 1 - ``amount`` to 1 + ``amount``, as FAN's public code has it."""
+    gains = rng.uniform(1 - amount, 1 + amount, 3)
+    table = np.clip(np.round(np.arange(256)[:, None] * gains), 0, 255).astype(np.uint8)
+    return cv2.LUT(image, table.reshape(256, 1, 3))  # type: ignore[return-value]
 
 
 def degrade(image: Image, rng: np.random.Generator, lowest: float = 0.25) -> Image:

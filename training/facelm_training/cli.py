@@ -33,10 +33,18 @@ def train_command(
         bool, typer.Option("--compile", help="compile the network first: a quarter faster, needs a C++ compiler")
     ] = False,
     limit: Annotated[int | None, typer.Option(help="the first faces only, for a trial")] = None,
+    changed: Annotated[
+        bool,
+        typer.Option(
+            "--changed",
+            help="resume a run whose recipe has another schedule for the stage in progress or other stages to come",
+        ),
+    ] = False,
 ) -> None:
     """Train a model into OUT/CONFIG.safetensors; `facelm release` scores and embeds it.
 
-    OUT gets a folder for each stage with log.csv, last.pt (resumes), best.pt and done.pt (averaged weights).
+    OUT gets recipe.json, which alone it resumes by, and a folder for each stage with log.csv, last.pt (resumes),
+    best.pt and done.pt (averaged weights).
     """
     require_torch("training", "train,export,cpu")
     import cv2
@@ -49,6 +57,7 @@ def train_command(
     from .detection import train_detector
     from .landmarks import train_landmarks
     from .recipe import DetectionRecipe, LandmarkRecipe, described, find, read
+    from .run_folder import claim
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     cv2.setNumThreads(1)  # batches are made beside the network, which has the cores
@@ -62,10 +71,14 @@ def train_command(
         if not isinstance(recipe, LandmarkRecipe):
             raise InputError("--backbone goes with the recipe of a landmark network")
         recipe = replace(recipe, backbone=backbone)
+    claimed = claim(out, recipe, data, limit, changed=changed)
     if isinstance(recipe, DetectionRecipe):
+        claimed.take()
         model = train_detector(recipe, Path(data), out, device)
     else:
-        model = train_landmarks(recipe, *_faces(recipe, data, limit), out, device, compiled=compiled)
+        faces = _faces(recipe, data, limit)
+        claimed.take()
+        model = train_landmarks(recipe, *faces, out, device, compiled=compiled)
     card: dict[str, Any] = {"model": recipe.model, "data": recipe.data, "recipe": recipe.summary, "floor": recipe.floor}
     if isinstance(recipe, LandmarkRecipe):
         card |= {"markup": recipe.markup, "crop": dict(described(recipe).crop), "decoding": described(recipe).decoding}
@@ -79,10 +92,13 @@ def _faces(recipe: LandmarkRecipe, data: str, limit: int | None) -> tuple[Landma
     from facelm_sdk.errors import InputError
 
     from . import datasets
-    from .data import faces_of, mixed
+    from .data import faces_of, hold_out, mixed
 
     if named := data.partition(":")[0].partition("/")[0] in datasets.names():
-        opened = [datasets.open(data, split) for split in (recipe.train, recipe.val)]
+        if recipe.held_out_part:
+            opened = list(hold_out(datasets.open(data, recipe.train), recipe.held_out_part))
+        else:
+            opened = [datasets.open(data, split) for split in (recipe.train, recipe.val)]
     elif recipe.sources:
         specs = [*(source.data for source in recipe.sources), recipe.held_out]
         opened = [datasets.open_below(spec, data) for spec in specs]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import zipfile
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -17,20 +17,12 @@ from numpy.typing import NDArray
 from facelm_sdk import markup as markups
 from facelm_sdk.errors import ImageError, InputError
 
-if TYPE_CHECKING:
-    from .datasets import Dataset, Sample
+from .archives import check_folder
+from .datasets import Dataset, Sample
 
 Split = Literal["train", "val"]
 DRAWN_ON = "lfw_"  # pictures with a green box and landmark dots drawn into them
 REACH = 1.3  # of the longer side of the landmarks' box: half the side of what is kept of a picture
-
-
-def check_folder(folder: str | Path, files: Sequence[str]) -> Path:
-    """``folder`` as a Path. Raises InputError naming those of ``files`` that it lacks."""
-    path = Path(folder)
-    if missing := [name for name in files if not (path / name).is_file()]:
-        raise InputError(f"{path} is not the training data folder; it lacks {', '.join(missing)}")
-    return path
 
 
 @dataclass(slots=True)
@@ -65,12 +57,32 @@ class _Pictures(Sequence[NDArray[np.uint8]]):
         return self.samples[index].image()
 
 
+def hold_out(dataset: Dataset, part: float) -> tuple[Dataset, Dataset]:
+    """Split a data set by picture: the faces to train on, and those of ``part`` of the pictures, at least one.
+
+    Which pictures these are hangs on the names alone. Raises InputError where none is left to train on.
+    """
+    pictures = [sample.name.rpartition("#")[0] or sample.name for sample in dataset.samples]  # PICTURE#FACE
+    order = sorted(set(pictures), key=lambda name: hashlib.sha256(name.encode()).digest())
+    count = max(1, round(part * len(order)))
+    if count >= len(order):
+        raise InputError(f"{dataset.title} has {len(order)} pictures, too few to hold {part:g} of them out")
+    held = np.isin(pictures, order[:count])
+    return dataset.part(np.flatnonzero(~held)), dataset.part(np.flatnonzero(held))
+
+
 def faces_of(dataset: Dataset, limit: int | None = None) -> LandmarkFaces:
-    """A data set for training; five points that it does not have are taken from its landmarks."""
+    """Read a data set for training; five points that it does not have are taken from its landmarks.
+
+    Raises InputError naming the first face that has a point which is not finite.
+    """
     samples = dataset.samples[:limit]
     points = np.stack([sample.points for sample in samples])
     derived = markups.convert(points, dataset.info.markup, "kps5")
     own = [five if sample.kps5 is None else sample.kps5 for sample, five in zip(samples, derived, strict=True)]
+    for sample, five in zip(samples, own, strict=True):
+        if not (np.isfinite(sample.points).all() and np.isfinite(five).all()):
+            raise InputError(f"{dataset.title}: a point of {sample.name} is not finite")
     every = np.ones(points.shape[1], bool)
     return LandmarkFaces(
         _Pictures(samples),
@@ -106,18 +118,6 @@ def _surroundings(
     start = np.maximum(np.floor((low + high) / 2 - half), 0).astype(int)
     end = np.ceil((low + high) / 2 + half).astype(int) + 1
     return np.ascontiguousarray(image[start[1] : end[1], start[0] : end[0]]), start.astype(np.float32)
-
-
-def read_zipped(archive: Path, names: Sequence[str]) -> list[NDArray[np.uint8]]:
-    """Pictures (H, W, 3) uint8 BGR of a zip. Raises ImageError."""
-    with zipfile.ZipFile(archive) as file:
-        blobs = [file.read(name) for name in names]
-    with ThreadPoolExecutor(4) as pool:
-        images = list(pool.map(lambda blob: cv2.imdecode(np.frombuffer(blob, np.uint8), cv2.IMREAD_COLOR), blobs))
-    for name, image in zip(names, images, strict=True):
-        if image is None:
-            raise ImageError(f"{archive.name}: {name} is not a readable picture")
-    return images  # type: ignore[return-value]
 
 
 @dataclass(slots=True)

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from torch import nn
 
 from facelm_models import create, info
-from facelm_models.losses import multibox
 from facelm_models.retinaface import RetinaFace, decode_boxes, encode_boxes, encode_points, priors
 from facelm_sdk import markup as markups
 from facelm_sdk.boxes import iou
@@ -22,6 +21,7 @@ from .augment import degrade, photometric, write_text
 from .data import Frame, detection_frames, shuffled
 from .fast import speed_up
 from .loop import train
+from .losses import multibox
 from .recipe import DetectionRecipe
 
 Float = NDArray[np.float32]

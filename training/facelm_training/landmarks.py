@@ -21,12 +21,12 @@ from facelm_sdk.errors import InputError
 from facelm_sdk.metrics import bounding_box, inter_ocular, nme
 from facelm_sdk.transform import CropRecipe, CropTransform
 
-from .augment import degrade, jitter_matrix, occlude, photometric
+from .augment import channel_gains, degrade, jitter_matrix, occlude, photometric
 from .data import LandmarkFaces, drawn, shuffled
 from .fast import speed_up
 from .loop import train
 from .objectives import OBJECTIVES, Batch
-from .recipe import LandmarkRecipe, Stage, crop_recipe, described
+from .recipe import HEADS, LandmarkRecipe, Stage, crop_recipe, described
 
 MEAN_BUFFERS = ("mean_shape", "mean_face")
 
@@ -44,7 +44,7 @@ def to_input(crops: NDArray[np.uint8], name: str) -> torch.Tensor:
 class Pooled(nn.Module):
     """A network's backbone under global average pooling and one linear layer; gives fractions of the crop."""
 
-    part, decoding, objective = "backbone", "coordinates", "coordinates"
+    part, decoding = HEADS["pooled"][0], "coordinates"
 
     def __init__(self, network: nn.Module, shape: torch.Tensor) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class Pooled(nn.Module):
 class Mapped(nn.Module):
     """A network's feature map (n, config.dim, S/4, S/4) under one 1x1 convolution; gives heatmaps."""
 
-    part, decoding, objective = "features", "local_soft_argmax", "heatmap"
+    part, decoding = HEADS["heatmaps"][0], "local_soft_argmax"
 
     def __init__(self, network: nn.Module, shape: torch.Tensor) -> None:
         super().__init__()
@@ -100,8 +100,10 @@ class LandmarkTask:
         self.crop = crop_recipe(recipe, stage.size)
         self.val = Validation(recipe, stage.size, val)
         self.usable = np.flatnonzero(same_face(faces, recipe.markup))
-        self.objective = OBJECTIVES[getattr(model, "objective", recipe.objective)]
-        self.views = 2 if recipe.weights.get("siamese") and self.objective is OBJECTIVES["heatmap"] else 1
+        if not len(self.usable):
+            raise InputError(f"none of the {len(faces)} training faces has five points that belong to its landmarks")
+        self.objective, self.weights = recipe.weights_of(stage)
+        self.views = 2 if getattr(self.weights, "siamese", 0) else 1
 
     def cut(self, index: int, rng: np.random.Generator) -> NDArray[np.float64]:
         """The picture -> crop matrix (2, 3) of a face, cut with the noise a detector would have."""
@@ -137,6 +139,8 @@ class LandmarkTask:
             order = list(self.markup.flip)
             points, known = points[order], known[order]
         image = photometric(image, rng, how.colour, how.grey)
+        if how.gains:
+            image = channel_gains(image, rng, how.gains)
         if rng.random() < how.occlusion:
             other = self.faces.images[int(rng.integers(len(self.faces)))]
             image = occlude(image, rng, cv2.resize(other, (size, size)))  # type: ignore[arg-type]
@@ -175,7 +179,7 @@ class LandmarkTask:
 
     def loss(self, batch: Batch) -> Batch:
         """See Task."""
-        return self.objective(self.model, batch, self.markup, self.recipe.weights)
+        return OBJECTIVES[self.objective](self.model, batch, self.markup, self.weights)
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """See Task."""
@@ -277,7 +281,10 @@ def _load_backbone(model: nn.Module, recipe: LandmarkRecipe) -> None:
     try:
         load_backbone(model.get_submodule("backbone"), recipe.backbone)
     except (WeightsError, AttributeError) as error:
-        raise InputError(f"the backbone of {recipe.model} cannot start from {recipe.backbone}: {error}") from error
+        raise InputError(
+            f"the backbone of {recipe.model} cannot start from {recipe.backbone}: {error}. --backbone FILE takes an "
+            "ImageNet checkpoint in torchvision's names; --backbone '' trains it from random weights"
+        ) from error
 
 
 def train_landmarks(

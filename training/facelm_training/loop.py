@@ -1,4 +1,4 @@
-"""The training loop: optimiser, schedule, EMA, prefetching, checkpoints that resume, a progress bar and a CSV log."""
+"""The training loop: optimiser, schedule, EMA, prefetching, checkpoints that resume and a CSV log."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
 
 from facelm_sdk.errors import InputError
 from facelm_sdk.files import write_bytes
 
+from .checks import number, part
 from .lamb import Lamb
+from .progress import StageProgress
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +34,9 @@ class Schedule:
 
     ``steps``, or ``epochs`` over the data. The rate rises linearly over ``warmup`` steps, then either falls by
     ``factor`` at each of ``drops`` (parts of the whole, 0..1) or, without drops, is constant and falls as a cosine over
-    the last ``decay`` part. ``ema``: decay of the averaged weights, which are the result. ``precision``: of the
-    forward pass; ``auto`` is bf16 where the processor computes in it and fp32 elsewhere.
+    the last ``decay`` part. ``clip``: largest norm of the gradient, 0 for any. ``ema``: decay of the averaged weights,
+    which are the result; 0: the last weights. ``precision``: of the forward pass; ``auto`` is bf16 where the processor
+    computes in it and fp32 elsewhere. Raises InputError where an entry is out of its bounds.
     """
 
     steps: int = 0
@@ -55,6 +57,15 @@ class Schedule:
     def __post_init__(self) -> None:
         if (self.steps > 0) == (self.epochs > 0):
             raise InputError(f"a schedule has steps or epochs, one of them; got {self.steps} and {self.epochs}")
+        for name in ("steps", "epochs", "warmup", "final_rate", "weight_decay", "clip"):
+            number(name, getattr(self, name), least=0)
+        number("batch", self.batch, least=1)
+        number("rate", self.rate, least=0)
+        number("factor", self.factor, above=0)
+        number("ema", self.ema, least=0, below=1)
+        part("decay", self.decay)
+        for drop in self.drops:
+            part("drops", drop)
 
     def over(self, samples: int) -> Schedule:
         """The same with its epochs over ``samples`` counted in steps."""
@@ -142,7 +153,11 @@ def train(
         model.load_state_dict(state["model"])
         average.load_state_dict(state["average"])
         optimiser.load_state_dict(state["optimiser"])
+        for group, decay in zip(optimiser.param_groups, _decays(schedule), strict=True):
+            group["weight_decay"] = decay  # a changed schedule's
         start, best, before = state["step"], state["best"], state.get("minutes", 0.0)
+        if start > schedule.steps:
+            raise InputError(f"{folder} is at step {start} already, beyond the {schedule.steps} asked for")
         log.info("resumed %s at step %d of %d", description, start, schedule.steps)
     folder.mkdir(parents=True, exist_ok=True)
     write_bytes(folder / "schedule.json", json.dumps(asdict(schedule), indent=1).encode())
@@ -164,16 +179,8 @@ def train(
         }
         write_bytes(folder / "last.pt", _serialised(state))
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[state]}"),
-    )
     running: dict[str, float] = {}
-    with Progress(*columns, refresh_per_second=1) as progress:
-        bar = progress.add_task(description, total=schedule.steps, completed=start, state="")
+    with StageProgress(description, schedule.steps, start) as progress:
         for step, batch in enumerate(prefetch(task, start, schedule.steps), start):
             model.train()
             rate = schedule.rate_at(step)
@@ -187,18 +194,16 @@ def train(
                 raise FloatingPointError(f"{description}: the loss is {total.item()} at step {step}")
             optimiser.zero_grad(set_to_none=True)
             total.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(model.parameters(), schedule.clip)
+            if schedule.clip:
+                nn.utils.clip_grad_norm_(model.parameters(), schedule.clip)
             optimiser.step()
             update_average(average, model, min(schedule.ema, (step + 1) / (step + 10)))
             for key, value in losses.items():
                 running[key] = 0.98 * running.get(key, value.item()) + 0.02 * value.item()
-            state_text = " ".join(f"{key} {value:.3f}" for key, value in running.items())
-            progress.update(bar, advance=1, state=state_text)
             done = step + 1
+            progress.step(done, minutes(), running)
             if done % save_every == 0:
                 save(done)
-                if not progress.console.is_terminal:
-                    log.info("%s %d/%d, %.1f minutes: %s", description, done, schedule.steps, minutes(), state_text)
             if done % evaluate_every == 0 or done == schedule.steps:
                 scores = task.evaluate(average)
                 row = {"step": done, "minutes": round(minutes(), 2), "rate": rate}
@@ -207,18 +212,23 @@ def train(
                 if scores[task.watch] < best:
                     best = scores[task.watch]
                     write_bytes(folder / "best.pt", _serialised(average.state_dict()))
-                progress.console.print(f"{description} {done}/{schedule.steps} {row}")
+                progress.scores(done, scores)
     save(schedule.steps)
     write_bytes(folder / "done.pt", _serialised(average.state_dict()))
     return average
 
 
+def _decays(schedule: Schedule) -> tuple[float, float]:
+    return schedule.weight_decay, 0.0
+
+
 def _optimiser(model: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
     """Weight decay is for matrices and kernels, not for biases and norms."""
     trained = [p for p in model.parameters() if p.requires_grad]
+    kernels, biases = [p for p in trained if p.ndim > 1], [p for p in trained if p.ndim <= 1]
     groups = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": schedule.weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": part, "weight_decay": decay}
+        for part, decay in zip((kernels, biases), _decays(schedule), strict=True)
     ]
     kinds: dict[str, type[Any]] = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "lamb": Lamb}
     optimiser: torch.optim.Optimizer = kinds[schedule.optimiser](groups, lr=schedule.rate)

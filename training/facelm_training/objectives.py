@@ -1,22 +1,133 @@
-"""What a landmark network is trained to do: one objective for each paper, by name."""
+"""What a landmark network is trained to do: one objective for each paper, by name, and what a recipe may set of it.
+
+No objective learns from points that are not ``known`` (n, L): what is said of a point outside the picture is a guess.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, cast
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, cast
 
 import torch
 from torch import nn
 
-from facelm_models import LandmarkNetwork, losses
+from facelm_models import LandmarkNetwork
 from facelm_models.heatmaps import encode as encode_continuous
 from facelm_models.heatmaps import encode_quantised, to_cells
-from facelm_models.label_smoothing import covariances, edge_maps, samples
+from facelm_sdk.errors import InputError
 from facelm_sdk.markup import Markup
+
+from . import losses
+from .checks import number
+from .losses.label_smoothing import covariances, edge_maps, samples
 
 SHORTEST = 0.02  # of the crop: the eye distance of a face in full profile
 Batch = dict[str, torch.Tensor]
-Objective = Callable[[nn.Module, Batch, Markup, Mapping[str, float]], Batch]
+
+POINT_LOSSES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "smooth_wing": losses.smooth_wing,
+    "wing": losses.wing,
+    "smooth_l1": losses.smooth_l1,
+    "l1": losses.l1,
+    "l2": losses.l2,
+}
+"""The losses that the LOTR paper compares, with its constants (section IV-C)."""
+
+
+@dataclass(frozen=True)
+class CoordinatesWeights:
+    """``loss``: of :data:`POINT_LOSSES`. ``unit`` of the error: a pixel of the crop, or a 192nd of any crop's side.
+
+    ``eye_weights``: whether a face weighs the more, the smaller its eye distance is.
+    """
+
+    loss: Literal["smooth_wing", "wing", "smooth_l1", "l1", "l2"] = "smooth_wing"
+    unit: Literal["192nd", "pixel"] = "192nd"
+    eye_weights: bool = True
+
+
+@dataclass(frozen=True)
+class SLPTWeights:
+    """There is nothing to set of the SLPT paper's loss."""
+
+
+@dataclass(frozen=True)
+class HeatmapWeights:
+    """``scale``: of the squared differences, whose mean over cells is small. ``sigma``: of the Gaussians, in cells.
+
+    ``quantised``: their centres are cells, as before the sub-pixel paper. ``siamese``: weight of that paper's
+    consistency of two views (eq. 6) against the heatmaps; 0: one view.
+    """
+
+    scale: float = 1.0
+    sigma: float = 1.0
+    quantised: bool = False
+    siamese: float = 0.0
+
+    def __post_init__(self) -> None:
+        number("scale", self.scale, above=0)
+        number("sigma", self.sigma, above=0)
+        number("siamese", self.siamese, least=0)
+
+
+@dataclass(frozen=True)
+class MTLDWeights:
+    """``points``, ``heatmaps`` and ``structure``: the MTLD paper's three lambdas (eq. 5).
+
+    ``sigma``: of the heatmaps, in cells. ``neighbours``: points whose distances the structure loss compares.
+    """
+
+    points: float = 1.0
+    heatmaps: float = 100.0
+    structure: float = 0.001
+    sigma: float = 1.0
+    neighbours: int = 5
+
+    def __post_init__(self) -> None:
+        for name in ("points", "heatmaps", "structure"):
+            number(name, getattr(self, name), least=0)
+        number("sigma", self.sigma, above=0)
+        number("neighbours", self.neighbours, least=1)
+
+
+@dataclass(frozen=True)
+class StructuredWeights:
+    """``structured``, ``edges`` and ``points``: of the structured paper's loss (its lambda) and the adaptive Wings.
+
+    ``alpha``, ``epsilon``, ``s`` and ``margin``: of eq. 11 and 12 and table 5. ``samples``: draws of the image-aware
+    label smoothing for each point (eq. 13; 0: the label itself), of ``gamma`` times the covariance of a Gaussian over
+    ``kernel`` cells and ``edge_weight`` times the edges in ``patch`` cells. ``sigma``: of the point maps, in cells.
+    ``corners``: where points are read by expectation, whose grid ends on the crop's edges.
+    """
+
+    structured: float = 1.0
+    edges: float = 1.0
+    points: float = 1.0
+    alpha: float = 1.0
+    epsilon: float = 1.0
+    s: float = 0.01
+    margin: losses.Margin = "smooth_l1"
+    samples: int = 10
+    gamma: float = 0.01
+    edge_weight: float = 0.01
+    patch: int = 5
+    kernel: int = 5
+    sigma: float = 1.0
+    corners: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("structured", "edges", "points", "alpha", "samples", "edge_weight"):
+            number(name, getattr(self, name), least=0)
+        for name in ("epsilon", "s", "gamma", "sigma"):
+            number(name, getattr(self, name), above=0)
+        for name in ("patch", "kernel"):
+            number(name, getattr(self, name), least=1)
+            if getattr(self, name) % 2 == 0:
+                raise InputError(f"{name} is an odd number of cells, not {getattr(self, name)}")
+
+
+Weights = CoordinatesWeights | SLPTWeights | HeatmapWeights | MTLDWeights | StructuredWeights
 
 
 def eye_weights(points: torch.Tensor, markup: Markup) -> torch.Tensor:
@@ -27,89 +138,103 @@ def eye_weights(points: torch.Tensor, markup: Markup) -> torch.Tensor:
     return weights
 
 
-def coordinates(network: nn.Module, batch: Batch, markup: Markup, weights: Mapping[str, float]) -> Batch:
-    """Smooth-Wing in 192ths of the crop (LOTR paper, eq. 21) of known points, faces weighted by their eye distance."""
-    points = batch["points"]
-    error = 192 * (network(batch["crops"]).float() - points)
-    weight = eye_weights(points, markup)[:, None] * batch["known"]
-    return {"loss": (weight * losses.smooth_wing(error).mean(2)).sum() / weight.sum()}
+def coordinates(network: nn.Module, batch: Batch, markup: Markup, weights: CoordinatesWeights) -> Batch:
+    """The LOTR paper's objective (eq. 20), as a mean over points and axes: a loss of each coordinate's error."""
+    points, crops = batch["points"], batch["crops"]
+    unit = 192 if weights.unit == "192nd" else crops.shape[-1]
+    error = unit * (network(crops).float() - points)
+    weight = batch["known"].to(error.dtype)
+    if weights.eye_weights:
+        weight = eye_weights(points, markup)[:, None] * weight
+    values = POINT_LOSSES[weights.loss](error).mean(2)
+    return {"loss": (weight * values).sum() / weight.sum().clamp(min=1e-6)}
 
 
-def slpt(network: nn.Module, batch: Batch, markup: Markup, weights: Mapping[str, float]) -> Batch:
+def slpt(network: nn.Module, batch: Batch, markup: Markup, weights: SLPTWeights) -> Batch:
     """Distances of all stages and layers over the eye distance (SLPT paper, eq. 8)."""
     points = batch["points"]
     left, right = markup.outer_eye_corners
     eyes = (points[:, left] - points[:, right]).norm(dim=-1).clamp(min=SHORTEST)
-    return {"loss": losses.normalised_l2(_intermediate(network, batch).float(), points, eyes)}
+    return {"loss": losses.normalised_l2(_intermediate(network, batch).float(), points, eyes, batch["known"])}
 
 
-def heatmap(network: nn.Module, batch: Batch, markup: Markup, weights: Mapping[str, float]) -> Batch:
+def heatmap(network: nn.Module, batch: Batch, markup: Markup, weights: HeatmapWeights) -> Batch:
     """Squared differences of every stack's heatmaps, ``scale`` times their mean over cells.
 
-    ``sigma`` in cells; ``quantised`` centres the targets on cells, as before the sub-pixel paper. With ``siamese``, two
-    views of each crop are brought back into its frame, merged, and compared there as well (that paper's eq. 6).
+    With ``siamese``, two views of each crop are brought back into its frame, merged, and compared there as well (the
+    sub-pixel paper's eq. 6).
     """
-    scale, sigma = weights.get("scale", 1.0), weights.get("sigma", 1.0)
-    encode = encode_quantised if weights.get("quantised") else encode_continuous
+    encode = encode_quantised if weights.quantised else encode_continuous
     stacks = _intermediate(network, batch)
     maps = [stacks] if isinstance(stacks, torch.Tensor) else list(stacks)
     size = maps[0].shape[-2], maps[0].shape[-1]
-    target = encode(batch["points"], size, sigma=sigma)
-    total = {"heatmaps": scale * torch.stack([losses.heatmap_l2(m, target) for m in maps]).sum()}
-    if weight := weights.get("siamese"):
-        base = encode(batch["base_points"], size, sigma=sigma)
+    target, known = encode(batch["points"], size, sigma=weights.sigma), batch["known"]
+    total = {"heatmaps": weights.scale * torch.stack([losses.heatmap_l2(m, target, known) for m in maps]).sum()}
+    if weights.siamese:
+        base = encode(batch["base_points"], size, sigma=weights.sigma)
         transforms = fraction_maps(batch["matrices"], batch["crops"].shape[-1])
-        mirrored = batch["mirrored"][:, None, None, None]
-        views = torch.where(mirrored, maps[-1][:, list(markup.flip)], maps[-1])
+        mirrored, order = batch["mirrored"], list(markup.flip)
+        views = torch.where(mirrored[:, None, None, None], maps[-1][:, order], maps[-1])
+        unmirrored = torch.where(mirrored[:, None], known[:, order], known).chunk(2)[0]
         views, transforms = (torch.stack(part.chunk(2)) for part in (views, transforms))
-        total["siamese"] = weight * scale * losses.siamese(views, transforms, base)
+        siamese = losses.siamese(views, transforms, base, unmirrored)
+        total["siamese"] = weights.siamese * weights.scale * siamese
     return total
 
 
-def mtld(network: nn.Module, batch: Batch, markup: Markup, weights: Mapping[str, float]) -> Batch:
+def mtld(network: nn.Module, batch: Batch, markup: Markup, weights: MTLDWeights) -> Batch:
     """Joint regression (MTLD paper, eq. 5): L1 of every layer's points, heatmap L2, and structure loss of the last.
 
     Coordinates in 256ths of the crop, so that the weights do not depend on its size; the paper prints none.
     """
-    points = batch["points"]
-    landmarks, heatmaps = _intermediate(network, batch)
+    points, known = batch["points"], batch["known"]
+    landmarks, heatmaps = _intermediate(network, batch)  # (n, layers, L, 2), (n, L, h, w)
     landmarks = landmarks.float()
-    target = encode_continuous(points, (heatmaps.shape[-2], heatmaps.shape[-1]), sigma=weights.get("sigma", 1.0))
+    target = encode_continuous(points, (heatmaps.shape[-2], heatmaps.shape[-1]), sigma=weights.sigma)
+    structure = losses.structure(256 * landmarks[:, -1], 256 * points, known, neighbours=weights.neighbours)
     return {
-        "points": weights.get("points", 1.0) * losses.l1(256 * (landmarks - points[:, None])).mean(),
-        "heatmaps": weights.get("heatmaps", 100.0) * losses.heatmap_l2(heatmaps, target),
-        "structure": weights.get("structure", 0.001) * losses.structure(256 * landmarks[:, -1], 256 * points),
+        "points": weights.points * losses.known_mean(losses.l1(256 * (landmarks - points[:, None])).mean(-1), known),
+        "heatmaps": weights.heatmaps * losses.heatmap_l2(heatmaps, target, known),
+        "structure": weights.structure * structure,
     }
 
 
-def structured(network: nn.Module, batch: Batch, markup: Markup, weights: Mapping[str, float]) -> Batch:
+def structured(network: nn.Module, batch: Batch, markup: Markup, weights: StructuredWeights) -> Batch:
     """The structured paper's eq. A14 over all stacks: its loss of the scores, adaptive Wing of edge and point maps.
 
-    ``samples`` draws of the image-aware label smoothing each (eq. 13; 0: the label itself), their spread times
-    ``gamma``. ``corners`` where cells are decoded by expectation, whose grid ends on the crop's edges.
+    The edge maps are of all points, known or not: a curve has no gaps.
     """
-    points, stacks = batch["points"], _intermediate(network, batch)
+    points, known, stacks = batch["points"], batch["known"], _intermediate(network, batch)
     size = stacks[0].scores.shape[-2], stacks[0].scores.shape[-1]
     config: Any = network.config
     curves = [curve for curve in config.edges if curve]
     with torch.no_grad():
         edges = edge_maps(points, curves, size) if curves else torch.zeros_like(stacks[0].edges)
-        spots = encode_continuous(points, size, sigma=weights.get("sigma", 1.0))
-        target = to_cells(points, size, corners=bool(weights.get("corners")))
-        count = int(weights.get("samples", 10))
-        if count and curves:
-            spread = covariances(points, curves, size, gamma=weights.get("gamma", 0.01))
-            target = samples(target, spread, count=count)
-    total = {
-        "structured": torch.stack([losses.structured(maps.scores, target) for maps in stacks]).sum(),
-        "edges": torch.stack([_awing(maps.edges, edges) for maps in stacks]).sum(),
-        "points": torch.stack([_awing(maps.points, spots) for maps in stacks]).sum(),
+        spots = encode_continuous(points, size, sigma=weights.sigma)
+        target = to_cells(points, size, corners=weights.corners)
+        if weights.samples and curves:
+            spread = covariances(
+                points,
+                curves,
+                size,
+                gamma=weights.gamma,
+                edge_weight=weights.edge_weight,
+                patch=weights.patch,
+                kernel=weights.kernel,
+            )
+            target = samples(target, spread, count=weights.samples)
+    options: dict[str, Any] = {name: getattr(weights, name) for name in ("alpha", "epsilon", "s", "margin")}
+    return {
+        "structured": weights.structured
+        * torch.stack([losses.structured(maps.scores, target, known, **options) for maps in stacks]).sum(),
+        "edges": weights.edges * torch.stack([_awing(maps.edges, edges).mean() for maps in stacks]).sum(),
+        "points": weights.points
+        * torch.stack([losses.known_mean(_awing(maps.points, spots).mean((2, 3)), known) for maps in stacks]).sum(),
     }
-    return {key: weights.get(key, 1.0) * value for key, value in total.items()}
 
 
 def _awing(predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    return (losses.foreground_weight(target) * losses.adaptive_wing(predicted, target)).mean()
+    return losses.foreground_weight(target) * losses.adaptive_wing(predicted, target)
 
 
 def fraction_maps(
@@ -125,10 +250,18 @@ def _intermediate(network: nn.Module, batch: Batch) -> Any:
     return cast(LandmarkNetwork, network).intermediate(batch["crops"])
 
 
-OBJECTIVES: dict[str, Objective] = {
+OBJECTIVES: dict[str, Callable[[nn.Module, Batch, Markup, Any], Batch]] = {
     "coordinates": coordinates,
     "mtld": mtld,
     "slpt": slpt,
     "heatmap": heatmap,
     "structured": structured,
 }
+WEIGHTS: dict[str, type[Weights]] = {
+    "coordinates": CoordinatesWeights,
+    "mtld": MTLDWeights,
+    "slpt": SLPTWeights,
+    "heatmap": HeatmapWeights,
+    "structured": StructuredWeights,
+}
+"""What a recipe may set of each objective."""

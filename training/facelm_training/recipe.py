@@ -13,17 +13,25 @@ from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from facelm_models import info
+import torch
+
+from facelm_models import create, info
 from facelm_models.registry import Decoding, ModelInfo, UnknownModel, list_decoders
 from facelm_sdk import markup as markups
 from facelm_sdk.errors import InputError, UnknownModelError
 from facelm_sdk.transform import CropRecipe, kps5_recipe
 
+from .checks import number, part
 from .loop import Schedule
+from .objectives import WEIGHTS, Weights
 
 CONFIGS = Path(__file__).with_name("configs")
 MIXTURES = CONFIGS / "mixtures"
+NO_RECIPES = ("mixtures",)
+"""Folders of ``configs`` that hold parts of recipes."""
 Objective = Literal["coordinates", "mtld", "slpt", "heatmap", "structured"]
+HEADS = {"pooled": ("backbone", "coordinates"), "heatmaps": ("features", "heatmap")}
+"""Networks of a warm-up stage: the part of the model under their head, and the head's objective."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +39,9 @@ class Augmentation:
     """How a training crop differs from the one the runtime would cut.
 
     ``degrees``, ``scale`` and ``shift`` (of the crop's side) are standard deviations or, ``uniform``, bounds.
-    ``cut_noise``: jitter of the five points or the box that cut the crop, of the eye distance. ``flip``, ``grey``,
-    ``occlusion`` and ``degrade`` (blur, noise, JPEG, loss of resolution) are probabilities.
+    ``cut_noise``: jitter of the five points or the box that cut the crop, of the eye distance. ``colour``: strength of
+    contrast, brightness, gamma and colour cast; ``gains``: bound of a factor of each colour channel about 1. ``flip``,
+    ``grey``, ``occlusion`` and ``degrade`` (blur, noise, JPEG, loss of resolution) are probabilities.
     """
 
     degrees: float = 12.0
@@ -42,9 +51,16 @@ class Augmentation:
     cut_noise: float = 0.035
     flip: float = 0.5
     colour: float = 1.0
+    gains: float = 0.0
     grey: float = 0.12
     occlusion: float = 0.35
     degrade: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("degrees", "scale", "shift", "cut_noise", "colour"):
+            number(name, getattr(self, name), least=0)
+        for name in ("gains", "flip", "grey", "occlusion", "degrade"):
+            part(name, getattr(self, name))
 
 
 @dataclass(frozen=True)
@@ -52,13 +68,20 @@ class Stage:
     """One network at one resolution.
 
     ``network``: ``full``; ``pooled``, the backbone under a plain regression head, or ``heatmaps``, the feature map
-    under one convolution: both learn from random weights, which transformers over them hardly do.
+    under one convolution: both learn from random weights, which transformers over them hardly do. ``weights``: of such
+    a head's objective, coordinates or heatmap; those of the full network are the recipe's.
     """
 
     name: str
     schedule: Schedule
     network: Literal["pooled", "heatmaps", "full"] = "full"
     size: int = 256
+    weights: Weights | None = None
+
+    def __post_init__(self) -> None:
+        number("size", self.size, least=1)
+        if Path(self.name).name != self.name:
+            raise InputError(f"name is that of the stage's folder, not {self.name!r}")
 
 
 @dataclass(frozen=True)
@@ -71,15 +94,19 @@ class Source:
     data: str
     weight: float = 1.0
 
+    def __post_init__(self) -> None:
+        number("weight", self.weight, above=0)
+
 
 @dataclass(frozen=True)
 class LandmarkRecipe:
     """How a landmark model's weights are made.
 
     ``options`` are config entries of the network, ``crop`` and ``decoding`` replace the model's own, ``weights`` are
-    the objective's (see :mod:`facelm_training.objectives`). ``sources``: the data sets it trains on where --data is
-    a folder, and ``held_out`` the one that the best weights are chosen on, all of which ``mixture = "NAME"`` takes from
-    a file of ``configs/mixtures``; ``train`` and ``val`` are the splits of the data set where --data names one.
+    the objective's, one of :data:`facelm_training.objectives.WEIGHTS`. ``sources``: the data sets it trains on where
+    --data is a folder, and ``held_out`` the one that the best weights are chosen on, all of which ``mixture = "NAME"``
+    takes from a file of ``configs/mixtures``. Where --data names a data set, ``train`` and ``val`` are its splits, and
+    ``held_out_part`` of the training pictures, always the same, take the place of ``val`` if it is above 0.
     ``start``: trained weights to begin with, of the same architecture at any crop size, as the name of a model whose
     weights come with the package or a .safetensors file. ``backbone``: an ImageNet checkpoint in torchvision's names
     (.pth or .safetensors), for the backbone alone.
@@ -91,10 +118,11 @@ class LandmarkRecipe:
     markup: str = "ibug68"
     train: str = "train"
     val: str = "val"
+    held_out_part: float = 0.0
     decoding: Decoding | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     crop: Mapping[str, Any] = field(default_factory=dict)
-    weights: Mapping[str, float] = field(default_factory=dict)
+    weights: Weights | None = None
     augmentation: Augmentation = Augmentation()
     seed: int = 0
     sources: tuple[Source, ...] = ()
@@ -105,6 +133,22 @@ class LandmarkRecipe:
     floor: str = ""
     start: str = ""
     backbone: str = ""
+
+    def __post_init__(self) -> None:
+        kind = WEIGHTS[self.objective]
+        if self.weights is None:
+            object.__setattr__(self, "weights", kind())
+        elif not isinstance(self.weights, kind):
+            raise InputError(f"the weights of {self.objective} are {kind.__name__}, not {self.weights!r}")
+        number("held_out_part", self.held_out_part, least=0, below=1)
+        number("seed", self.seed, least=0)
+        number("evaluate_every", self.evaluate_every, least=1)
+
+    def weights_of(self, stage: Stage) -> tuple[str, Weights]:
+        """Return the objective of a stage and its weights."""
+        objective = HEADS[stage.network][1] if stage.network in HEADS else self.objective
+        own = self.weights if objective == self.objective else None
+        return objective, stage.weights or own or WEIGHTS[objective]()
 
 
 @dataclass(frozen=True)
@@ -132,6 +176,17 @@ class DetectionRecipe:
     summary: str = "not stated"
     floor: str = ""
 
+    def __post_init__(self) -> None:
+        if not self.sizes or min(self.sizes) < 1:
+            raise InputError(f"sizes are sides of pictures in pixels, at least one, not {list(self.sizes)}")
+        for name in ("sure", "mosaic", "background", "text", "match"):
+            part(name, getattr(self, name))
+        for value in self.faces:
+            number("faces", value, above=0)
+        number("smallest", self.smallest, least=0)
+        number("seed", self.seed, least=0)
+        number("evaluate_every", self.evaluate_every, least=1)
+
 
 Recipe = LandmarkRecipe | DetectionRecipe
 T = TypeVar("T")
@@ -140,7 +195,7 @@ T = TypeVar("T")
 def names() -> list[str]:
     """The recipes that come with the package; those of ``papers/`` are the papers' own."""
     found = (path.relative_to(CONFIGS).with_suffix("").as_posix() for path in CONFIGS.rglob("*.toml"))
-    return sorted(name for name in found if not name.startswith("mixtures/"))
+    return sorted(name for name in found if name.partition("/")[0] not in NO_RECIPES)
 
 
 def find(config: str) -> Path:
@@ -155,9 +210,10 @@ def find(config: str) -> Path:
 
 
 def read(config: str | Path) -> Recipe:
-    """The recipe of a packaged name or a TOML file.
+    """Read the recipe of a packaged name or a TOML file.
 
-    Raises InputError naming the entry that is unknown, missing or of the wrong type, and UnknownModelError.
+    Raises InputError naming the entry that is unknown, missing, of the wrong type or out of bounds, in any table of the
+    recipe; UnknownModelError and MarkupError.
     """
     path = find(str(config))
     values = _toml(path)
@@ -169,13 +225,91 @@ def read(config: str | Path) -> Recipe:
         raise UnknownModelError(f"{path.name}: {error}") from error
     if task == "detection":
         return _build(DetectionRecipe, values, path.name)
-    recipe = _build(LandmarkRecipe, _with_mixture(values, path.name), path.name)
+    values = _with_weights(_with_mixture(values, path.name), path.name)
+    recipe = _build(LandmarkRecipe, values, path.name)
     markups.get(recipe.markup)
     if recipe.decoding not in (None, *list_decoders()):
         raise InputError(f"{path.name}: decoding is one of {', '.join(list_decoders())}, not {recipe.decoding!r}")
-    if not recipe.stages:
-        raise InputError(f"{path.name} has no [[stages]]")
+    if "val" in values and recipe.held_out_part:
+        raise InputError(f"{path.name} has both val and held_out_part: the best weights are chosen on one of them")
+    try:
+        _check(recipe)
+    except InputError as error:
+        raise InputError(f"{path.name}: {error}") from error
     return recipe
+
+
+@dataclass(frozen=True)
+class _FivePointCrop:
+    kind: Literal["kps5"]
+    zoom: float = 1.0
+    shift: tuple[float, float] = (0.0, 0.0)
+
+    def __post_init__(self) -> None:
+        number("zoom", self.zoom, above=0)
+        for value in self.shift:
+            number("shift", value)
+
+
+@dataclass(frozen=True)
+class _BoxCrop:
+    kind: Literal["box"]
+    side: Literal["max", "min", "mean"] = "max"
+    scale: float = 1.0
+    shift: tuple[float, float] = (0.0, 0.0)
+
+    def __post_init__(self) -> None:
+        number("scale", self.scale, above=0)
+        for value in self.shift:
+            number("shift", value)
+
+
+def _check(recipe: LandmarkRecipe) -> None:
+    """Raise InputError where entries that are sound in themselves do not go together, or with the network."""
+    points = markups.get(recipe.markup).num_points
+    if not recipe.stages:
+        raise InputError("there is no [[stages]]")
+    stages = [stage.name for stage in recipe.stages]
+    if len(set(stages)) < len(stages):
+        raise InputError(f"stages are told apart by their names, which are {', '.join(stages)}")
+    if (last := recipe.stages[-1]).network != "full":
+        raise InputError(
+            f"the last stage, {last.name}, trains the {last.network} head of a warm-up, which is thrown away: add a "
+            'stage whose network is "full"'
+        )
+    if bool(recipe.sources) != bool(recipe.held_out):
+        raise InputError("sources and held_out go together: what is trained on, and what the best are chosen on")
+    if recipe.crop:
+        kinds: dict[Any, type[Any]] = {"kps5": _FivePointCrop, "box": _BoxCrop}
+        if (kind := recipe.crop.get("kind")) not in kinds:
+            raise InputError(f"crop: kind is one of {', '.join(kinds)}, not {kind!r}")
+        table = {key: list(value) if isinstance(value, tuple) else value for key, value in recipe.crop.items()}
+        _build(kinds[kind], table, "crop")
+    neighbours = getattr(recipe.weights, "neighbours", 1)
+    number("weights: neighbours", neighbours, below=points)
+    config = type(info(recipe.model).config)
+    hints = typing.get_type_hints(config)
+    known = [entry.name for entry in fields(config) if entry.name not in ("num_landmarks", "size")]
+    if unknown := sorted(set(recipe.options) - set(known)):
+        raise InputError(
+            f"options has unknown entries {', '.join(unknown)}; {recipe.model} has {', '.join(known)} (the number of "
+            "landmarks is the markup's, the size a stage's)"
+        )
+    for key, value in recipe.options.items():
+        _value(hints[key], list(value) if isinstance(value, tuple) else value, f"options: {key}")
+    for stage in recipe.stages:
+        _check_network(recipe, stage, points)
+
+
+def _check_network(recipe: LandmarkRecipe, stage: Stage, points: int) -> None:
+    """Raise InputError unless the network can be built with the recipe's options, and has what the stage trains."""
+    try:
+        with torch.device("meta"):  # neither memory nor random numbers
+            network = create(recipe.model, num_landmarks=points, size=stage.size, **recipe.options)
+    except (ValueError, TypeError, ArithmeticError, RuntimeError, AssertionError, LookupError) as error:
+        raise InputError(f"stage {stage.name}: {recipe.model} cannot be built so: {error}") from error
+    if stage.network in HEADS and not hasattr(network, HEADS[stage.network][0]):
+        raise InputError(f"stage {stage.name}: {recipe.model} has no {HEADS[stage.network][0]} for a head to train")
 
 
 def described(recipe: LandmarkRecipe) -> ModelInfo:
@@ -190,6 +324,26 @@ def crop_recipe(recipe: LandmarkRecipe, size: int) -> CropRecipe:
     if options.pop("kind") == "kps5":
         return kps5_recipe(size, **options)
     return CropRecipe(size=size, kind="box", **options)
+
+
+def _with_weights(values: dict[str, Any], where: str) -> dict[str, Any]:
+    """A recipe's entries with its tables of weights read, which are of the objective's kind."""
+    objective = _value(Objective, values.get("objective", "coordinates"), f"{where}: objective")
+    if "weights" in values:
+        values = values | {"weights": _build(WEIGHTS[objective], values["weights"], f"{where}: weights")}
+    if isinstance(stages := values.get("stages"), list):
+        values = values | {
+            "stages": [_with_own_weights(stage, f"{where}: stages[{i}]") for i, stage in enumerate(stages)]
+        }
+    return values
+
+
+def _with_own_weights(stage: Any, where: str) -> Any:
+    if not isinstance(stage, dict) or "weights" not in stage:
+        return stage
+    if (network := stage.get("network", "full")) not in HEADS:
+        raise InputError(f"{where}: a stage's weights are those of a warm-up's head; a full network's are the recipe's")
+    return stage | {"weights": _build(WEIGHTS[HEADS[network][1]], stage["weights"], f"{where}: weights")}
 
 
 def _with_mixture(values: dict[str, Any], where: str) -> dict[str, Any]:
@@ -224,14 +378,20 @@ def _build(kind: type[T], values: Any, where: str) -> T:
     hints = typing.get_type_hints(kind)
     entries = {entry.name: entry for entry in fields(kind)}
     if unknown := sorted(set(values) - set(entries)):
-        raise InputError(f"{where} has unknown entries {', '.join(unknown)}; known: {', '.join(entries)}")
+        raise InputError(f"{where} has unknown entries {', '.join(unknown)}; known: {', '.join(entries) or 'none'}")
     required = [n for n, e in entries.items() if e.default is MISSING and e.default_factory is MISSING]
     if missing := [name for name in required if name not in values]:
         raise InputError(f"{where} lacks {', '.join(missing)}")
-    return kind(**{name: _value(hints[name], value, f"{where}: {name}") for name, value in values.items()})
+    read = {name: _value(hints[name], value, f"{where}: {name}") for name, value in values.items()}
+    try:
+        return kind(**read)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:
+    if is_dataclass(value):
+        return value  # read already
     if is_dataclass(hint):
         return _build(typing.cast("type[Any]", hint), value, where)
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from facelm_sdk.types import ImageArray
 
-from ..data import check_folder, read_zipped
+from ..archives import check_folder, read_zipped
 from .base import Info, Metric, Sample, Split, build
 
 METRICS = (Metric("inter_ocular", 0.1),)

@@ -17,9 +17,8 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from facelm_models.losses import loss_augmented
-
 from ..figures import new_figure
+from ..losses import loss_augmented
 from . import write_results
 
 CELLS, TARGET = 11, 5

@@ -2,16 +2,33 @@
 
 Losses of an ``error`` give one value for each, in the error's shape, for the caller to average; the others give one
 number, a mean over all that they compare, so that their weight depends on neither the number of points nor of cells.
+``known`` (n, L) says which points count, all of them where it is None; of none the mean is 0.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 
-from .heatmaps import at_least_fp32
+from facelm_models.heatmaps import at_least_fp32
+
+Margin = Literal["smooth_l1", "l1", "l2", "none"]
+"""The distances of the structured paper's table 5."""
+
+
+def known_mean(
+    values: torch.Tensor,  # (n, ..., L)
+    known: torch.Tensor | None,  # (n, L)
+) -> torch.Tensor:  # ()
+    """Return the mean of the values of known points."""
+    if known is None:
+        return values.mean()
+    count, points = known.shape
+    weight = known.to(values.dtype).view(count, *(1,) * (values.ndim - 2), points).expand_as(values)
+    return (values * weight).sum() / weight.sum().clamp(min=1)
 
 
 def l1(
@@ -108,27 +125,29 @@ def foreground_weight(
 def heatmap_l2(
     predicted: torch.Tensor,  # (n, L, h, w)
     target: torch.Tensor,  # (n, L, h, w)
+    known: torch.Tensor | None = None,  # (n, L)
 ) -> torch.Tensor:  # ()
     """Mean squared difference of heatmaps (MTLD paper, eq. 2, which sums; sub-pixel paper, section 5.1)."""
-    return (at_least_fp32(predicted) - at_least_fp32(target)).square().mean()
+    return known_mean((at_least_fp32(predicted) - at_least_fp32(target)).square().mean((2, 3)), known)
 
 
 def normalised_l2(
     predicted: torch.Tensor,  # (n, ..., L, 2) points; the axes between are stages and layers
     target: torch.Tensor,  # (n, L, 2)
     norm: torch.Tensor,  # (n,) distance between the outer eye corners, in the unit of the points
+    known: torch.Tensor | None = None,  # (n, L)
 ) -> torch.Tensor:  # ()
     """Mean distance over faces, stages, layers and points, each divided by its face's ``norm`` (SLPT paper, eq. 8)."""
     between = (1,) * (predicted.ndim - target.ndim)
     count, *shape = target.shape
     distance = torch.linalg.vector_norm(predicted - target.view(count, *between, *shape), dim=-1)
-    ratios: torch.Tensor = distance / norm.view(count, *between, 1)
-    return ratios.mean()
+    return known_mean(distance / norm.view(count, *between, 1), known)
 
 
 def structure(
     predicted: torch.Tensor,  # (n, L, 2) points
     target: torch.Tensor,  # (n, L, 2)
+    known: torch.Tensor | None = None,  # (n, L)
     *,
     neighbours: int = 5,
 ) -> torch.Tensor:  # ()
@@ -136,7 +155,7 @@ def structure(
 
     The mean of | ||J_i - J_j||^2 - ||L_i - L_j||^2 | over every point i and the ``neighbours`` points j closest to it
     in its face's label. Eq. 4 as printed lacks the outer bars: it is least, and negative, where all predicted points
-    fall together, while the text wants the distances to be the same.
+    fall together, while the text wants the distances to be the same. A gap counts where both its points are known.
     """
     if not 1 <= neighbours < target.shape[1]:
         raise ValueError(
@@ -148,7 +167,11 @@ def structure(
     )
     itself = torch.eye(target.shape[1], dtype=torch.bool, device=target.device)
     nearest = gaps.masked_fill(itself, torch.inf).topk(neighbours, largest=False).indices  # (n, L, neighbours)
-    return (predicted_gaps - gaps).abs().gather(2, nearest).mean()
+    differences = (predicted_gaps - gaps).abs().gather(2, nearest)  # (n, L, neighbours)
+    if known is None:
+        return differences.mean()
+    both = (known[:, :, None] & known[:, None]).gather(2, nearest).to(differences.dtype)
+    return (differences * both).sum() / both.sum().clamp(min=1)
 
 
 def loss_augmented(
@@ -168,31 +191,37 @@ def _margin(
     h: int,
     w: int,
     s: float,
+    kind: Margin,
 ) -> torch.Tensor:  # (n, L, k, h, w)
-    """Eq. 12 without alpha, distances in the [-1, 1] coordinates that s = 0.01 is meant for."""
+    """Eq. 12 without alpha, or another row of table 5; distances in the [-1, 1] coordinates that s = 0.01 is for."""
     across, down = (
         (torch.arange(side, device=target.device) - target[..., axis, None]).abs() * (2 / max(side - 1, 1))
         for axis, side in ((0, w), (1, h))
     )
     across, down = across[..., None, :], down[..., :, None]
-    city = across + down
-    return torch.where(city < s, 0.5 / s * (across.square() + down.square()), city - 0.5 * s)
+    city, square = across + down, across.square() + down.square()
+    if kind == "smooth_l1":
+        return torch.where(city < s, 0.5 / s * square, city - 0.5 * s)
+    return {"l1": city, "l2": square, "none": torch.zeros_like(city)}[kind]
 
 
 def structured(
     heatmaps: torch.Tensor,  # (n, L, h, w) scores of any range
     target: torch.Tensor,  # (n, L, 2), or (n, L, k, 2) samples, cells (x, y)
+    known: torch.Tensor | None = None,  # (n, L)
     *,
     alpha: float = 1.0,
     epsilon: float = 1.0,
     s: float = 0.01,
+    margin: Margin = "smooth_l1",
 ) -> torch.Tensor:  # ()
     """The structured-prediction loss (structured paper, eq. 11-12; eq. 13 with ``samples`` of label_smoothing).
 
     The mean over faces, points and samples (the paper sums). ``target`` is in cells, centres at whole numbers, so that
     the caller says which convention its decoder has (heatmaps.to_cells). Between cells the right answer's score is
-    interpolated bilinearly, and the margin counts from the point itself; on a cell this is eq. 11 as printed. Computed
-    in fp32, under autocast too; the samples' margins need n * L * k * h * w floats.
+    interpolated bilinearly, and the margin counts from the point itself; on a cell this is eq. 11 as printed.
+    ``margin``: a distance of table 5 (``l2`` squared), weighed by ``alpha``. Computed in fp32, under autocast too; the
+    samples' margins need n * L * k * h * w floats.
     """
     heatmaps, target = at_least_fp32(heatmaps), at_least_fp32(target)
     if target.ndim == 3:
@@ -202,8 +231,9 @@ def structured(
     place = (2 * target / sides - 1).to(heatmaps.dtype).flatten(0, 1)[:, :, None]  # (n L, k, 1, 2)
     maps = heatmaps.flatten(0, 1)[:, None]  # (n L, 1, h, w)
     truth = F.grid_sample(maps, place, padding_mode="border", align_corners=True).view(target.shape[:-1])
-    margin = alpha * _margin(target, h, w, s)
-    return loss_augmented(heatmaps[:, :, None].flatten(3), margin.flatten(3), truth, epsilon=epsilon).mean()
+    wrong = alpha * _margin(target, h, w, s, margin)
+    losses = loss_augmented(heatmaps[:, :, None].flatten(3), wrong.flatten(3), truth, epsilon=epsilon)  # (n, L, k)
+    return known_mean(losses.mean(2), known)
 
 
 def merge_views(
@@ -229,12 +259,15 @@ def siamese(
     views: torch.Tensor,  # (v, n, L, h, w) as of merge_views
     transforms: torch.Tensor,  # (v, n, 2, 3)
     target: torch.Tensor,  # (n, L, h, w) heatmaps in the crop's own frame
+    known: torch.Tensor | None = None,  # (n, L)
 ) -> torch.Tensor:  # ()
     """Siamese training (sub-pixel paper, section 3.4): :func:`heatmap_l2` of :func:`merge_views` over what is seen."""
     merged, count = merge_views(views, transforms)
-    seen = (count > 0).to(merged.dtype)
+    seen = (count > 0).to(merged.dtype).expand_as(merged)
+    if known is not None:
+        seen = seen * known[:, :, None, None]
     squares = (merged - at_least_fp32(target)).square() * seen
-    return squares.sum() / (seen.sum() * merged.shape[1]).clamp(min=1)
+    return squares.sum() / seen.sum().clamp(min=1)
 
 
 def multibox(

@@ -1,4 +1,4 @@
-"""What training runs reached: ``python -m facelm_training.results RUN... --out DIR --name NAME``.
+"""Compare training runs: ``python training/tools/results.py RUN... --out DIR --name NAME``.
 
 Reads the folders that ``facelm train`` left and writes NAME.md (a table), NAME.json (every evaluation) and NAME.png
 (the learning curves).
@@ -15,8 +15,7 @@ import typer
 
 from facelm_sdk.errors import InputError
 from facelm_sdk.files import write_bytes
-
-from .figures import new_figure, png
+from facelm_training.figures import new_figure, png
 
 
 def read_run(folder: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from facelm_models.losses import (
+from facelm_training.losses import (
     adaptive_wing,
     foreground_weight,
     heatmap_l2,
@@ -403,3 +403,59 @@ def test_multibox_of_pictures_without_a_face():
     zeros = torch.zeros(2, 200, 4), torch.zeros(2, 200, 10)
     losses = multibox((zeros[0], logits, zeros[1]), zeros[0], torch.zeros(2, 200, dtype=torch.long), zeros[1])
     assert [loss.item() for loss in losses] == pytest.approx([2 * 50 * math.log(2), 0, 0])
+
+
+def test_margins_by_hand():
+    """Two cells of a row, 2 apart, the right one first, scores 1 and 3 (table 5 of the structured paper)."""
+    heatmaps = torch.tensor([1.0, 3.0]).view(1, 1, 1, 2)
+    for margin, wrong in {"smooth_l1": 2 - 0.005, "l1": 2.0, "l2": 4.0, "none": 0.0}.items():
+        loss = structured(heatmaps, torch.zeros(1, 1, 2), alpha=0.5, margin=margin)
+        assert loss.item() == pytest.approx(math.log(math.exp(1) + math.exp(3 + 0.5 * wrong)) - 1, rel=1e-6), margin
+
+
+def among_known(loss, known, *arguments):
+    """The loss with the points that are not known moved far away, and without them."""
+    kept = [a[:, known] if a.shape[1] == len(known) else a[..., known, :] for a in arguments]
+    moved = [a.clone() for a in arguments]
+    for a in moved:
+        (a[:, ~known] if a.shape[1] == len(known) else a[..., ~known, :]).fill_(7.0)
+    return loss(*moved, known.expand(len(arguments[0]), -1)), loss(*kept, None)
+
+
+def test_unknown_points_do_not_count():
+    torch.manual_seed(5)
+    known = torch.tensor([True, False, True, True, False])
+    maps, others = torch.rand(2, 5, 6, 6), torch.rand(2, 5, 6, 6)
+    points, target = torch.rand(2, 3, 5, 2), torch.rand(2, 5, 2)
+    norm = torch.tensor([0.5, 2.0])
+
+    def distances(predicted, labels, mask):
+        return normalised_l2(predicted, labels, norm, mask)
+
+    for loss, arguments in (
+        (heatmap_l2, (maps, others)),
+        (structured, (maps, target)),
+        (distances, (points, target)),
+    ):
+        moved, kept = among_known(loss, known, *arguments)
+        torch.testing.assert_close(moved, kept)
+        assert loss(*arguments, torch.zeros(2, 5, dtype=torch.bool)) == 0
+
+
+def test_gaps_to_unknown_points_do_not_count():
+    """Points at 0, 1, 3 as above, all their gaps to the last off; without it nothing is."""
+    target = torch.tensor([[[0.0, 0.0], [1.0, 0.0], [3.0, 0.0]]])
+    predicted = torch.tensor([[[0.0, 0.0], [1.0, 0.0], [2.0, 0.0]]])
+    known = torch.tensor([[True, True, False]])
+    assert structure(predicted, target, known, neighbours=2).item() == 0
+    known = torch.tensor([[True, False, True]])
+    assert structure(predicted, target, known, neighbours=2).item() == pytest.approx(5)
+
+
+def test_siamese_of_unknown_points():
+    maps = torch.rand(2, 1, 2, 4, 4)
+    target = maps.mean(0)
+    target[:, 1] += 3
+    same = torch.tensor([[1.0, 0, 0], [0, 1, 0]]).expand(2, 1, 2, 3)
+    assert siamese(maps, same, target).item() == pytest.approx(4.5)
+    assert siamese(maps, same, target, torch.tensor([[True, False]])).item() == pytest.approx(0, abs=1e-6)

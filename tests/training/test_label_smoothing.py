@@ -9,7 +9,7 @@ import torch
 
 from facelm_models.edges import CURVES
 from facelm_models.heatmaps import to_fractions
-from facelm_models.label_smoothing import blur, covariances, edge_maps, samples, sharpen, smooth_line
+from facelm_training.losses.label_smoothing import blur, covariances, edge_maps, samples, sharpen, smooth_line
 from tests.tolerances import REWRITE
 
 SIZE = (24, 32)  # h, w: unequal, so that swapped axes show
@@ -114,6 +114,24 @@ def test_the_scatter_follows_the_edge(angle):
     printed = covariances(points, [(0, 1, 2)], SIZE)[0, 1]  # the paper's weight of 0.01 is barely felt
     sizes = torch.linalg.eigvalsh(printed)
     assert 1 < sizes[1] / sizes[0] < 1.04
+
+
+def test_a_larger_patch_follows_the_edge_further():
+    """The Gaussian keeps its five cells; what the patch holds beyond them is edge."""
+    points = to_fractions(torch.tensor([[[7.2, 11.7], [15.2, 11.7], [23.2, 11.7]]], dtype=torch.float64), SIZE)
+    ratios = []
+    for patch in (3, 5, 9, 17):
+        spread = covariances(points, [(0, 1, 2)], SIZE, patch=patch)[0, 1]
+        ratios.append((spread[0, 0] / spread[1, 1]).item())
+    assert ratios == sorted(ratios) and ratios[0] < 1.04 and ratios[-1] > 1.3
+    narrow, wide = (covariances(points, [(0, 1, 2)], SIZE, patch=9, kernel=k)[0, 1] for k in (5, 9))
+    assert torch.linalg.det(wide) > 2 * torch.linalg.det(narrow)
+
+
+@pytest.mark.parametrize("options", [{"patch": 4}, {"kernel": 0}], ids=str)
+def test_patches_are_odd(options):
+    with pytest.raises(ValueError, match="odd and positive"):
+        covariances(torch.rand(1, 3, 2), [(0, 1, 2)], SIZE, **options)
 
 
 def test_gamma_is_a_factor():
