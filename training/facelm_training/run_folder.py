@@ -58,7 +58,7 @@ def claim(out: Path, recipe: Recipe, data: str, limit: int | None = None, *, cha
             "with this recipe by --changed"
         )
     before = json.loads((out / FILE).read_text())
-    old, new = _flat(before), _flat(record)
+    old, new = flat(before), flat(record)
     keys = [key for key in dict.fromkeys((*old, *new)) if old.get(key) != new.get(key)]
     if not keys:
         return Claim(out, record)
@@ -84,12 +84,12 @@ def claim(out: Path, recipe: Recipe, data: str, limit: int | None = None, *, cha
     return Claim(out, record, reopened=done)
 
 
-def _flat(value: Any, name: str = "") -> dict[str, Any]:
-    """The entries of nested tables by their dotted names, such as ``recipe.stages[0].schedule.rate``."""
+def flat(value: Any, name: str = "") -> dict[str, Any]:
+    """Return the entries of nested tables by their dotted names, such as ``recipe.stages[0].schedule.rate``."""
     if isinstance(value, dict):
-        return {k: v for key, one in value.items() for k, v in _flat(one, f"{name}.{key}" if name else key).items()}
+        return {k: v for key, one in value.items() for k, v in flat(one, f"{name}.{key}" if name else key).items()}
     if isinstance(value, list) and value and isinstance(value[0], dict):
-        return {k: v for i, one in enumerate(value) for k, v in _flat(one, f"{name}[{i}]").items()}
+        return {k: v for i, one in enumerate(value) for k, v in flat(one, f"{name}[{i}]").items()}
     return {name: value}
 
 
