@@ -224,11 +224,14 @@ def test_structured_margins_by_hand(beside, margin):
 
 
 def test_structured_margin_within_a_cell():
-    """A point 0.1 cells beside a cell of 5 along [-1, 1] is 0.05 from it: with s = 0.2 the margin is 0.05^2 / 0.4."""
+    """A point 0.1 cells beside a cell of 5 along [-1, 1], in x and y, is 0.05 from it: s = 0.2 gives 2 * 0.05^2 / 0.4.
+
+    A tenth of its own score is that of the row below, -100.
+    """
     heatmap = torch.full((1, 1, 5, 5), -100.0, dtype=torch.float64)
     heatmap[0, 0, 2, 2] = heatmap[0, 0, 2, 3] = 1.0
-    target = torch.tensor([[[2.1, 2.0]]], dtype=torch.float64)
-    expected = math.log(math.exp(0.05**2 / 0.4) + math.exp(0.45 - 0.1))
+    target = torch.tensor([[[2.1, 2.1]]], dtype=torch.float64)
+    expected = 1 + math.log(math.exp(2 * 0.05**2 / 0.4) + math.exp(0.45 + 0.05 - 0.1)) - (0.9 - 10)
     assert structured(heatmap, target, s=0.2).item() == pytest.approx(expected, rel=1e-6)
 
 
