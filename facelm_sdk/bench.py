@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from . import machine
 from ._optional import load_cv2, load_onnxruntime
 from .aligner import Aligner
+from .contract import PipelineSpec
 from .errors import InputError
 from .images.read import read_image
 from .landmarker import Landmarker
@@ -253,7 +254,7 @@ def _crops(session: Session, image: ImageArray, batch: int, flip: bool | None) -
         session=session,
         model=session.spec.name,
         task="landmarks",
-        flip=bool(flip) or session.spec.flip,
+        flip=bool(flip) or landmarker.spec.flip,
     )
 
 
@@ -270,7 +271,7 @@ def _picture(session: Session, image: ImageArray, batch: int, flip: bool | None)
         session=session,
         model=spec.name,
         task=spec.task,
-        flip=spec.flip,
+        flip=isinstance(spec, PipelineSpec) and spec.flip,
     )
 
 

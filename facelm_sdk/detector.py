@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from . import boxes as box_math
 from . import zoo
 from ._optional import load_cv2
-from .contract import ModelSpec
+from .contract import DetectorSpec
 from .errors import InputError
 from .images.read import read_image
 from .runtimes.base import Provider, Session
@@ -100,9 +100,9 @@ class Detector:
         session_options: Any = None,
     ) -> None:
         self.det_size = _checked_size(det_size)
-        self.session = open_session(
+        self.session, self._spec = open_session(
             model,
-            "detection",
+            DetectorSpec,
             precision=precision,
             device=device,
             providers=providers,
@@ -110,16 +110,14 @@ class Detector:
             threads=threads,
             session_options=session_options,
         )
-        default = self.session.spec.det_thresh
-        assert default is not None
-        self.det_thresh = default if det_thresh is None else float(det_thresh)
+        self.det_thresh = self.spec.det_thresh if det_thresh is None else float(det_thresh)
         if not 0 <= self.det_thresh <= 1:
             raise InputError(f"det_thresh is a score from 0 to 1, not {det_thresh}")
 
     @property
-    def spec(self) -> ModelSpec:
+    def spec(self) -> DetectorSpec:
         """The model's contract."""
-        return self.session.spec
+        return self._spec
 
     def __call__(self, image: Any, *, color: Literal["bgr", "rgb"] = "bgr") -> Detections:
         """The faces of a picture: (H, W, 3) uint8 BGR, or whatever :func:`facelm_sdk.read_image` takes."""

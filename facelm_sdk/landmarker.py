@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from . import markup as markups
 from . import zoo
-from .contract import ModelSpec
+from .contract import LandmarkSpec
 from .errors import InputError
 from .runtimes.base import Provider, Session
 from .runtimes.open import Precision, open_session
@@ -43,9 +43,9 @@ class Landmarker:
     ) -> None:
         if max_batch < 1:
             raise InputError(f"max_batch is at least 1, not {max_batch}")
-        self.session = open_session(
+        self.session, self._spec = open_session(
             model,
-            "landmarks",
+            LandmarkSpec,
             precision=precision,
             device=device,
             providers=providers,
@@ -62,14 +62,13 @@ class Landmarker:
         self._markup = markups.get(self.spec.markup)
 
     @property
-    def spec(self) -> ModelSpec:
+    def spec(self) -> LandmarkSpec:
         """The model's contract."""
-        return self.session.spec
+        return self._spec
 
     @property
     def recipe(self) -> CropRecipe:
         """How the model's crops are cut."""
-        assert self.spec.crop is not None
         return self.spec.crop
 
     @property

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from facelm_models import heatmaps
 from facelm_models.registry import Decoding
-from facelm_sdk.contract import METADATA_KEY, ModelSpec
+from facelm_sdk.contract import METADATA_KEY, LandmarkSpec, ModelSpec
 from facelm_sdk.errors import InputError
 from facelm_sdk.runtimes.onnxruntime import OrtSession
 
@@ -147,7 +147,7 @@ def _check_choice(what: str, value: str, choices: Iterable[str]) -> None:
 def _check_size(spec: ModelSpec, size: int | None) -> None:
     if size is None:
         return
-    if spec.crop is None:
+    if not isinstance(spec, LandmarkSpec):
         raise InputError(f"{spec.name} takes pictures of any size: leave out imgsz (--imgsz)")
     if size != spec.crop.size:
         raise InputError(

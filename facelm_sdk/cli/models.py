@@ -22,7 +22,7 @@ def models(
     rows = []
     for entry in zoo.list_models():
         file = zoo.resolve(entry.name, precision=entry.precision)
-        spec = json.loads(OrtSession(file.path).spec.to_json())
+        spec = OrtSession(file.path).spec.to_dict()
         rows.append({**spec, "sha256": entry.sha256, "file": entry.file, "bytes": file.path.stat().st_size})
     if as_json:
         typer.echo(json.dumps(rows, ensure_ascii=False, indent=1))

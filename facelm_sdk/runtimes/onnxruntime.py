@@ -12,9 +12,9 @@ from typing import Any
 from numpy.typing import NDArray
 
 from .._optional import load_onnxruntime
-from ..contract import FORMAT_VERSION, METADATA_KEY, ModelSpec
+from ..contract import FORMAT_VERSION, METADATA_KEY, DetectorSpec, ModelSpec, Tensor, Tensors, WithLandmarks, check
 from ..errors import ContractError, InputError, ModelFileError, ProviderError
-from .base import Provider, check_signature, run_in_parts
+from .base import Provider, checked_run, first_line, fixed_batch, run_in_parts
 
 logger = logging.getLogger(__name__)
 
@@ -69,9 +69,10 @@ class OrtSession:
             if strict:
                 raise ProviderError(message)
             logger.warning(message)
-        self._outputs = check_signature(self._session, self._spec, self._name)
-        batch = self._session.get_inputs()[0].shape[0]
-        self._batch = batch if self._spec.task == "landmarks" and isinstance(batch, int) else None
+        found = tensors_of(self._session, self._name)
+        check(found, self._spec, self._name)
+        self._outputs = list(self._spec.tensors.outputs)
+        self._batch = fixed_batch(found, self._spec)
 
     @property
     def spec(self) -> ModelSpec:
@@ -90,7 +91,7 @@ class OrtSession:
         return self._run(feeds)
 
     def _run(self, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
-        return list(self._session.run(self._outputs, dict(feeds)))
+        return checked_run(lambda: self._session.run(self._outputs, dict(feeds)), feeds, self._spec, self._name)
 
     def _open(self, ort: Any, model: Any, wanted: list[Provider], options: Any) -> tuple[Any, list[str]]:
         """The onnxruntime session, on the providers that work, and what kept the others from working."""
@@ -108,16 +109,16 @@ class OrtSession:
                 return ort.InferenceSession(source, options, providers=usable, enable_fallback=0), problems
             except Exception as error:
                 failed = ", ".join(_name(provider) for provider in usable if _name(provider) != CPU)
-                problems.append(f"{failed} cannot be used ({_first_line(error)})")
+                problems.append(f"{failed} cannot be used ({first_line(error)})")
         try:
             return ort.InferenceSession(source, options, providers=[CPU], enable_fallback=0), problems
         except Exception as error:
             raise ModelFileError(
-                f"{self._name} cannot be opened; it is truncated or not an ONNX model ({_first_line(error)})"
+                f"{self._name} cannot be opened; it is truncated or not an ONNX model ({first_line(error)})"
             ) from error
 
     def _read_spec(self) -> ModelSpec:
-        text = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+        text = metadata_of(self._session, self._name).get(METADATA_KEY)
         if text is None:
             raise ContractError(
                 f"{self._name} has no {METADATA_KEY!r} metadata; accepted are models exported by facelm-export with "
@@ -142,15 +143,45 @@ def _providers(device: str, providers: Sequence[Provider] | None) -> list[Provid
     return [("CUDAExecutionProvider", {"device_id": int(match[1] or 0)}), CPU]
 
 
+def metadata_of(session: Any, name: str) -> dict[str, str]:
+    """Return the metadata of an onnxruntime session. Raises ContractError where it is not text."""
+    try:
+        return dict(session.get_modelmeta().custom_metadata_map)
+    except UnicodeDecodeError as error:
+        raise ContractError(f"{name} has metadata that is not UTF-8 ({error})") from error
+
+
+def tensors_of(session: Any, name: str) -> Tensors:
+    """Return the inputs and outputs of an onnxruntime session. Raises ContractError where their names are not text."""
+    try:
+        inputs, outputs = (
+            {node.name: Tensor(_dtype(node.type), _shape(node.shape)) for node in nodes}
+            for nodes in (session.get_inputs(), session.get_outputs())
+        )
+    except UnicodeDecodeError as error:
+        raise ContractError(f"{name} has inputs or outputs whose names are not UTF-8 ({error})") from error
+    return Tensors(inputs, outputs)
+
+
+def _dtype(kind: str) -> str:
+    """Return numpy's name of a type that onnxruntime calls tensor(float) or the like."""
+    name = kind.removeprefix("tensor(").removesuffix(")")
+    return {"float": "float32", "double": "float64"}.get(name, name)
+
+
+def _shape(shape: Sequence[int | str | None] | None) -> tuple[int | str | None, ...] | None:
+    return tuple(shape) if shape else None  # none where shape inference gave up, which looks like a scalar's
+
+
 def _name(provider: Provider) -> str:
     return provider if isinstance(provider, str) else provider[0]
 
 
 def is_small(spec: ModelSpec, size: int) -> bool:
     """Return whether one thread is enough for a model: by its contract, else by the ``size`` of its file in bytes."""
-    if spec.task == "detection":
+    if isinstance(spec, DetectorSpec):
         return True
-    if spec.multiply_adds is not None:
+    if isinstance(spec, WithLandmarks) and spec.multiply_adds is not None:
         return spec.multiply_adds <= SMALL_NETWORK
     return size <= (SMALL_FILE if spec.precision == "fp32" else SMALL_FILE // 2)
 
@@ -169,7 +200,3 @@ def _options(ort: Any, threads: int | None, session_options: Any, *, small: bool
     if threads is not None or small:
         options.intra_op_num_threads = threads or 1
     return options
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

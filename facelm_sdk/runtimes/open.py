@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from .. import machine, zoo
-from ..contract import Task
+from ..contract import ModelSpec
 from ..errors import ContractError, InputError
 from .base import Session
 from .onnxruntime import CPU, OrtSession
 
 Precision = Literal["auto", "fp32", "int8"]
 
+
+Spec = TypeVar("Spec", bound=ModelSpec)
 
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 
@@ -54,8 +56,10 @@ def _embedded_precision(model: str | os.PathLike[str], precision: str, options: 
     return "int8" if has_int8 and on_cpu and machine.fast_int8() else "fp32"
 
 
-def open_session(model: str | os.PathLike[str] | Session, task: Task, **options: Any) -> Session:
-    """A session for ``task``: an embedded model's name, a path to a model file, or a session as it is.
+def open_session(model: str | os.PathLike[str] | Session, kind: type[Spec], **options: Any) -> tuple[Session, Spec]:
+    """Return a session and its contract, which is of that ``kind``: LandmarkSpec, DetectorSpec or PipelineSpec.
+
+    ``model`` is an embedded model's name, a path to a model file, or a session, which stays as it is.
 
     A file is an .onnx, a TensorRT .engine or OpenVINO's .xml. ``precision``: of an embedded model, ``auto`` (int8 on a
     CPU that is fast at it, else fp32), ``fp32`` or ``int8``. The other ``options`` are those of :class:`OrtSession`.
@@ -63,6 +67,7 @@ def open_session(model: str | os.PathLike[str] | Session, task: Task, **options:
     session = open_file(model, **options) if isinstance(model, (str, os.PathLike)) else model
     if not isinstance(session, Session):
         raise InputError(f"a model is a name, a path to a model file or a session, not {type(model).__name__}")
-    if session.spec.task != task:
-        raise ContractError(f"{session.spec.name} is a model for {session.spec.task}; one for {task} is needed")
-    return session
+    spec = session.spec
+    if not isinstance(spec, kind):
+        raise ContractError(f"{spec.name} is a model for {spec.task}; one for {kind.task} is needed")
+    return session, spec

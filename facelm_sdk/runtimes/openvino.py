@@ -7,15 +7,14 @@ import os
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..contract import METADATA_KEY, ModelSpec
+from ..contract import METADATA_KEY, ModelSpec, Tensor, Tensors, check
 from ..errors import ContractError, InputError, MissingDependencyError, ModelFileError, ProviderError
-from .base import Provider, check_signature, run_in_parts
+from .base import Provider, checked_run, fixed_batch, run_in_parts
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +23,7 @@ InferencePrecision = Literal["f32", "bf16"]
 _KEYS = ([METADATA_KEY], ["framework", METADATA_KEY])
 """Where an IR has the contract: as facelm-export writes it, and as OpenVINO keeps an ONNX file's metadata."""
 
-_TYPES = {"u8": "tensor(uint8)", "f32": "tensor(float)"}
+_DTYPES = {"u8": "uint8", "f32": "float32"}
 
 
 class OpenVinoSession:
@@ -59,7 +58,9 @@ class OpenVinoSession:
         target = _device(core, device, self._name, strict=strict)
         network = self._read(core)
         self._spec = self._read_spec(network)
-        self._outputs = check_signature(_Ports(network), self._spec, self._name)
+        found = _tensors(network)
+        check(found, self._spec, self._name)
+        self._batch = fixed_batch(found, self._spec)
         options = {"PERFORMANCE_HINT": "LATENCY"}
         if target == "CPU":
             options["INFERENCE_PRECISION_HINT"] = _precision(core, precision, self._name, strict=strict)
@@ -67,8 +68,6 @@ class OpenVinoSession:
                 options["INFERENCE_NUM_THREADS"] = str(threads)
         self._compiled = self._compile(core, network, target, options)
         self._requests = threading.local()  # a request serves one thread at a time
-        size = network.inputs[0].get_partial_shape()[0]
-        self._batch = size.get_length() if self._spec.task == "landmarks" and size.is_static else None
 
     @property
     def spec(self) -> ModelSpec:
@@ -90,8 +89,12 @@ class OpenVinoSession:
         if not hasattr(self._requests, "own"):
             self._requests.own = self._compiled.create_infer_request()
         arrays = {name: np.ascontiguousarray(array) for name, array in feeds.items()}
-        results = self._requests.own.infer(arrays, share_inputs=True)
-        return [results[name] for name in self._outputs]
+
+        def infer() -> list[NDArray[Any]]:
+            results = self._requests.own.infer(arrays, share_inputs=True)
+            return [results[name] for name in self._spec.tensors.outputs]
+
+        return checked_run(infer, feeds, self._spec, self._name)
 
     def _read(self, core: Any) -> Any:
         try:
@@ -132,24 +135,16 @@ def load_openvino() -> Any:
     return openvino
 
 
-class _Ports:
-    """A network's inputs and outputs, described as onnxruntime describes its own."""
-
-    def __init__(self, network: Any) -> None:
-        self._network = network
-
-    def get_inputs(self) -> list[SimpleNamespace]:
-        return [_port(port) for port in self._network.inputs]
-
-    def get_outputs(self) -> list[SimpleNamespace]:
-        return [_port(port) for port in self._network.outputs]
+def _tensors(network: Any) -> Tensors:
+    return Tensors(
+        *({one.get_any_name(): _tensor(one) for one in ports} for ports in (network.inputs, network.outputs))
+    )
 
 
-def _port(port: Any) -> SimpleNamespace:
-    kind = port.get_element_type().get_type_name()
-    shape = port.get_partial_shape()
-    sizes = [size.get_length() if size.is_static else None for size in shape] if shape.rank.is_static else []
-    return SimpleNamespace(name=port.get_any_name(), type=_TYPES.get(kind, kind), shape=sizes)
+def _tensor(port: Any) -> Tensor:
+    kind, shape = port.get_element_type().get_type_name(), port.get_partial_shape()
+    sizes = tuple(size.get_length() if size.is_static else None for size in shape) if shape.rank.is_static else None
+    return Tensor(_DTYPES.get(kind, kind), sizes)
 
 
 def _check_options(

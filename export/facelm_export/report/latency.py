@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from facelm_sdk.bench import side_by_side, summary
-from facelm_sdk.contract import ModelSpec
+from facelm_sdk.contract import LandmarkSpec, ModelSpec
 from facelm_sdk.images.read import read_image
 from facelm_sdk.runtimes.onnxruntime import OrtSession
 
@@ -56,7 +56,7 @@ def measured(reference: nn.Module, job: ExportJob) -> dict[str, Any]:
 
 
 def _input(spec: ModelSpec, batch: int) -> tuple[str, NDArray[np.uint8]]:
-    if spec.task == "landmarks":
+    if isinstance(spec, LandmarkSpec):
         return "crops", portrait_crops(spec, batch)
     import cv2
 

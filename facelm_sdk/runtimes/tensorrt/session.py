@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from ...contract import ModelSpec
+from ...contract import LandmarkSpec, Tensor, Tensors, check
 from ...errors import EngineError, InputError, MissingDependencyError, ModelFileError, OutputError
 from ...files import write_bytes
 from ..base import Provider
@@ -72,7 +72,8 @@ class TrtSession:
         engine = self._runtime.deserialize_cuda_engine(plan)
         if engine is None:
             self._refuse(f"TensorRT cannot read it: {self._log.first_error()}")
-        self._outputs = _check_engine(trt, engine, card.spec, str(self.path))
+        check(_tensors(trt, engine), card.spec, str(self.path))
+        self._outputs = list(card.spec.tensors.outputs)
         self._stream = int(self._cuda("cudaStreamCreateWithFlags", 1))  # 1: does not wait for the default stream
         stack.callback(self._cuda.free, "cudaStreamDestroy", self._stream)
         self._buffers = _buffers(self._cuda, stack, card, self._outputs)
@@ -81,7 +82,7 @@ class TrtSession:
         self._plans = _Plans(self._cuda, self._stream, self._buffers, contexts, card, stack, self._log)
 
     @property
-    def spec(self) -> ModelSpec:
+    def spec(self) -> LandmarkSpec:
         """The model's contract."""
         return self._card.spec
 
@@ -198,18 +199,17 @@ def _other_flavour(flavour: str) -> str | None:
     return None
 
 
-def _check_engine(trt: Any, engine: Any, spec: ModelSpec, name: str) -> list[str]:
-    """Raise ContractError unless the engine's tensors are the contract's; returns the outputs' names in its order."""
-    tensors: dict[Any, dict[str, tuple[str, tuple[int, ...]]]] = {mode: {} for mode in ("INPUT", "OUTPUT")}
+def _tensors(trt: Any, engine: Any) -> Tensors:
+    inputs: dict[str, Tensor] = {}
+    outputs: dict[str, Tensor] = {}
     for index in range(engine.num_io_tensors):
         key = engine.get_tensor_name(index)
-        mode = "INPUT" if engine.get_tensor_mode(key) == trt.TensorIOMode.INPUT else "OUTPUT"
-        tensors[mode][key] = (engine.get_tensor_dtype(key).name, tuple(engine.get_tensor_shape(key)))
-    return api.check_tensors(tensors["INPUT"], tensors["OUTPUT"], spec, name)
+        found = inputs if engine.get_tensor_mode(key) == trt.TensorIOMode.INPUT else outputs
+        found[key] = api.tensor(engine.get_tensor_dtype(key).name, engine.get_tensor_shape(key))
+    return Tensors(inputs, outputs)
 
 
-def _checked_crops(feeds: Mapping[str, NDArray[Any]], spec: ModelSpec) -> NDArray[np.uint8]:
-    assert spec.crop is not None
+def _checked_crops(feeds: Mapping[str, NDArray[Any]], spec: LandmarkSpec) -> NDArray[np.uint8]:
     size = spec.crop.size
     if feeds.keys() != {"crops"}:
         raise InputError(f"{spec.name} is fed with crops, not {', '.join(feeds) or 'nothing'}")
@@ -241,7 +241,6 @@ def _buffers(
     cuda: api.Cuda, stack: contextlib.ExitStack, card: EngineCard, outputs: Sequence[str]
 ) -> dict[str, _Buffer]:
     """The input's and outputs' buffers, each as large as the engine's largest run."""
-    assert card.spec.crop is not None
     size, points, most = card.spec.crop.size, card.spec.num_landmarks, card.max_batch
     shapes = {"landmarks": (most, points, 2), "scores": (most, points)}
     crops = _Buffer(cuda, stack, (most, size, size, 3), np.uint8)

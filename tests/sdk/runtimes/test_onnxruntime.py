@@ -6,11 +6,15 @@ import logging
 import sys
 
 import numpy as np
+import onnx
+import onnx.parser
 import onnxruntime
 import pytest
 
 from facelm_sdk import Aligner, Detector, Landmarker
+from facelm_sdk.contract import LandmarkSpec
 from facelm_sdk.errors import ContractError, InputError, MissingDependencyError, ModelFileError, ProviderError
+from facelm_sdk.inspect import inspect_model
 from facelm_sdk.runtimes import onnxruntime as sessions
 from facelm_sdk.runtimes.base import Session
 from facelm_sdk.runtimes.onnxruntime import SMALL_FILE, OrtSession, is_small
@@ -65,6 +69,51 @@ def test_other_contract_version(landmark_model, landmark_spec):
 def test_graph_that_breaks_its_promise(landmark_model, landmark_spec, promise):
     with pytest.raises(ContractError, match="its contract says"):
         OrtSession(landmark_model(metadata=landmark_spec(**promise).to_json()))
+
+
+@pytest.mark.parametrize(
+    ("text", "damaged", "message"),
+    [
+        (b'"name": "tiny"', b'"name": "t\xff\xfey"', "metadata that is not UTF-8"),
+        (b"crops", b"cr\xffps", "names are not UTF-8"),
+    ],
+)
+def test_bytes_that_are_no_text(model, tmp_path, text, damaged, message):
+    path = tmp_path / "damaged.onnx"
+    path.write_bytes(model.read_bytes().replace(text, damaged))
+    for opened in (OrtSession, inspect_model):
+        with pytest.raises(ContractError, match=message):
+            opened(path)
+
+
+@pytest.fixture
+def unsteady(tmp_path, landmark_spec):
+    """A landmark model whose number of points is the brightest pixel less 100."""
+    graph = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["": 18]>
+        unsteady (uint8[1, 32, 32, 3] crops) => (float[1, L, 2] landmarks)
+            <int64[1] one = {1}, int64[1] two = {2}, int64[1] least = {100}, int64[1] flat = {-1}>
+        {
+            level = Cast<to=7>(crops)
+            most = ReduceMax<keepdims=0>(level)
+            row = Reshape(most, flat)
+            count = Sub(row, least)
+            shape = Concat<axis=0>(one, count, two)
+            landmarks = ConstantOfShape(shape)
+        }"""
+    )
+    onnx.helper.set_model_props(graph, {"facelm": landmark_spec().to_json()})
+    onnx.save(graph, tmp_path / "unsteady.onnx")
+    return tmp_path / "unsteady.onnx"
+
+
+def test_a_graph_that_fails_or_gives_something_else(unsteady):
+    landmarker = Landmarker(unsteady)
+    assert landmarker(np.full((2, 32, 32, 3), 168, np.uint8)).shape == (2, 68, 2)
+    with pytest.raises(ContractError, match=r"unsteady\.onnx gave landmarks float32 \(1, 50, 2\); .* \(1, 68, 2\)"):
+        landmarker(np.full((1, 32, 32, 3), 150, np.uint8))
+    with pytest.raises(ModelFileError, match=r"unsteady\.onnx cannot be run on crops uint8 \(1, 32, 32, 3\) \("):
+        landmarker(np.zeros((1, 32, 32, 3), np.uint8))
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 4, 8, 9])
@@ -188,4 +237,4 @@ def test_the_task_must_fit(model, detector_model):
     with pytest.raises(InputError, match="a model is"):
         Aligner(3)
     session = OrtSession(model)
-    assert open_session(session, "landmarks") is session
+    assert open_session(session, LandmarkSpec) == (session, session.spec)

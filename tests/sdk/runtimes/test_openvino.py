@@ -118,7 +118,7 @@ def test_a_broken_contract_names_the_file(convert, landmark_model):
 
 def test_a_graph_that_breaks_its_contract(convert, landmark_model, landmark_spec):
     other = landmark_spec(markup="wflw98").to_json()
-    with pytest.raises(ContractError, match=r"landmarks tensor\(float\) \(\?, 68, 2\); its contract says .*98, 2"):
+    with pytest.raises(ContractError, match=r"landmarks float32 \(\?, 68, 2\); its contract says .*98, 2"):
         OpenVinoSession(convert(landmark_model(metadata=other)))
 
 
