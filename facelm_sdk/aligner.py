@@ -17,12 +17,13 @@ from . import boxes as box_math
 from . import markup as markups
 from . import profile as profiling
 from . import zoo
+from .contract import DetectorSpec, LandmarkSpec
 from .detector import BASE_LONG_SIDE, BASE_SHORT_SIDE, ZOOM, ZOOMS, Detections, Detector, DetSize
 from .errors import InputError
 from .images.picture import Picture, View
 from .landmarker import Landmarker
-from .runtimes.base import Provider, Session
-from .runtimes.open import Precision
+from .runtimes.base import Provider, RuntimeOptions, Session
+from .runtimes.open import Variant, open_session, renamed
 from .transform import CropTransform, similarity
 from .types import Face, ImageArray
 
@@ -65,8 +66,9 @@ class Aligner:
     ``landmarks`` is an embedded model's name, a path to an .onnx, a Session or a Landmarker; ``detector`` likewise, or
     None where boxes or points are always given. ``max_faces`` keeps the detections with the best scores. The other
     options apply to the models opened here: ``flip`` as in Landmarker, ``det_size`` and ``det_thresh`` as in Detector,
-    ``device``, ``providers``, ``strict``, ``threads`` and ``session_options`` as in OrtSession. ``precision="auto"``
-    takes the embedded landmark model in int8 on a CPU that is fast at it, ``"fp32"`` never, ``"int8"`` always.
+    ``device``, ``providers``, ``strict``, ``threads`` and ``session_options`` as in RuntimeOptions. ``variant="auto"``
+    takes the embedded landmark model in int8 on a CPU that is fast at it, ``"fp32"`` never, ``"int8"`` always;
+    ``precision`` is its old name.
 
     ``engine`` runs the landmark model, a name or an .onnx, as the TensorRT engine of that path: where it is missing, or
     of another TensorRT, GPU or ONNX file, it is built once, with a line in the log and a progress bar (see
@@ -87,7 +89,7 @@ class Aligner:
         detector: str | os.PathLike[str] | Session | Detector | None = zoo.DETECTOR,
         *,
         flip: bool | None = None,
-        precision: Precision = "auto",
+        variant: Variant = "auto",
         device: str = "cpu",
         providers: Sequence[Provider] | None = None,
         strict: bool = False,
@@ -98,29 +100,24 @@ class Aligner:
         max_faces: int | None = None,
         engine: str | os.PathLike[str] | None = None,
         profile: bool = False,
+        precision: Variant | None = None,
     ) -> None:
         if max_faces is not None and max_faces < 1:
             raise InputError(f"max_faces is at least 1 or None, not {max_faces}")
-        options: dict[str, Any] = {
-            "precision": precision,
-            "device": device,
-            "providers": providers,
-            "strict": strict,
-            "threads": threads,
-            "session_options": session_options,
-        }
+        options = RuntimeOptions(
+            device=device, providers=providers, strict=strict, threads=threads, session_options=session_options
+        )
+        variant = renamed(variant, precision)
         if engine is not None:
             landmarks = Landmarker(_engine_session(landmarks, engine, device), flip=flip)
-        self.landmarker = (
-            landmarks if isinstance(landmarks, Landmarker) else Landmarker(landmarks, flip=flip, **options)
-        )
-        self.detector = (
-            detector
-            if detector is None or isinstance(detector, Detector)
-            else Detector(
-                detector, det_size=det_size, det_thresh=det_thresh, **options | _detector_precision(precision)
-            )
-        )
+        if not isinstance(landmarks, Landmarker):
+            landmarks = Landmarker(open_session(landmarks, LandmarkSpec, options, variant=variant)[0], flip=flip)
+        if detector is not None and not isinstance(detector, Detector):
+            # The embedded detector stays fp32, in which it is faster and finds more.
+            of_detector: Variant = "auto" if variant == "int8" else variant
+            session, _ = open_session(detector, DetectorSpec, options, variant=of_detector)
+            detector = Detector(session, det_size=det_size, det_thresh=det_thresh)
+        self.landmarker, self.detector = landmarks, detector
         self.max_faces = max_faces
         self.profile = profiling.Profile() if profile else None
         self.timing = profiling.NoProfile() if self.profile is None else self.profile
@@ -273,11 +270,6 @@ class Aligner:
                 return np.asarray(found.kps[int(overlaps.argmax())] + offset)
         logger.warning("no five points found in the box %s; their mean place in it is taken", box.tolist())
         return np.asarray(box[:2] + MEAN_KPS * (box[2:] - box[:2]), np.float32)
-
-
-def _detector_precision(precision: Precision) -> dict[str, Precision]:
-    """The embedded detector stays fp32, in which it is faster and finds more."""
-    return {"precision": "auto" if precision == "int8" else precision}
 
 
 def _finest_look(det_size: DetSize) -> tuple[float, float]:

@@ -25,8 +25,8 @@ from .contract import PipelineSpec
 from .errors import InputError
 from .images.read import read_image
 from .landmarker import Landmarker
-from .runtimes.base import Session
-from .runtimes.open import open_file
+from .runtimes.base import InferencePrecision, RuntimeOptions, Session
+from .runtimes.open import Variant, open_file
 from .types import ImageArray
 
 PICTURE = Path(__file__).parent / "assets" / "portrait.jpg"
@@ -144,7 +144,8 @@ class _Work:
 def bench(
     model: str | os.PathLike[str] | None = None,
     *,
-    precision: str | None = None,
+    variant: Variant = "auto",
+    inference_precision: InferencePrecision | None = None,
     batch: int = 1,
     threads: int | None = None,
     provider: str | None = None,
@@ -157,10 +158,10 @@ def bench(
 
     ``model`` is an embedded model's name or a file: a landmark model gets ``batch`` crops a run, a detector and a
     pipeline ``picture`` (anything :func:`read_image` takes; default: a 640x480 portrait). None is the whole
-    :class:`Aligner` with the embedded models on ``batch`` such pictures, detection included. ``precision`` is that of
-    embedded models, as in Aligner, or of an OpenVINO .xml (f32, bf16); another file has its own. ``provider`` is one of
-    :data:`PROVIDERS` or onnxruntime's own name, ``device`` as in OrtSession; what was asked for and cannot be used is a
-    ProviderError, never another provider's time. ``threads`` and ``flip`` as in Landmarker.
+    :class:`Aligner` with the embedded models on ``batch`` such pictures, detection included. ``variant`` is that of
+    embedded models, as in Aligner; ``inference_precision`` (f32, bf16) is of an OpenVINO .xml. ``provider`` is one of
+    :data:`PROVIDERS` or onnxruntime's own name, ``device`` as in RuntimeOptions; what was asked for and cannot be used
+    is a ProviderError, never another provider's time. ``threads`` and ``flip`` as in Landmarker.
 
     Raises InputError for options that do not fit the model, and what opening it does.
     """
@@ -168,12 +169,18 @@ def bench(
         raise InputError(f"batch is at least 1, not {batch}")
     if not seconds >= 0:
         raise InputError(f"seconds is 0 or more, not {seconds}")
-    options = _options(precision=precision, threads=threads, provider=provider, device=device)
+    options = RuntimeOptions(
+        device=device,
+        providers=None if provider is None else [_provider(provider)],
+        strict=True,
+        threads=threads,
+        inference_precision=inference_precision,
+    )
     image = read_image(picture)
     if model is None:
-        work = _whole(image, batch, flip, options)
+        work = _whole(image, batch, flip, options, variant)
     else:
-        session = open_file(model, **options)
+        session = open_file(model, options, variant=variant)
         work = (_crops if session.spec.task == "landmarks" else _picture)(session, image, batch, flip)
     warm_up(work.run, WARM_UP_SECONDS)
     found = times(work.run, LEAST_RUNS)
@@ -184,7 +191,7 @@ def bench(
     return Benched(
         model=work.model,
         task=work.task,
-        precision=precision if precision in ("f32", "bf16") else work.session.spec.precision,
+        precision=inference_precision or work.session.spec.precision,
         what=work.what,
         batch=batch,
         flip=work.flip,
@@ -206,22 +213,26 @@ def warm_up(run: Callable[[], object], seconds: float) -> None:
         runs += 1
 
 
-def _options(*, precision: str | None, threads: int | None, provider: str | None, device: str) -> dict[str, Any]:
-    """Those of a session; what is None is left to it."""
-    providers = None
-    if provider is not None:
-        name = PROVIDERS.get(provider.lower(), provider)
-        known = load_onnxruntime().get_available_providers()
-        if name not in known:
-            short = [key for key, value in PROVIDERS.items() if value in known]
-            raise InputError(f"provider {provider!r} is not in this onnxruntime; there are {', '.join(short or known)}")
-        providers = [name]
-    given = {"precision": precision, "threads": threads, "providers": providers}
-    return {"device": device, "strict": True, **{key: value for key, value in given.items() if value is not None}}
+def _provider(name: str) -> str:
+    """Return onnxruntime's name of a provider that it has here. Raises InputError where it has no such."""
+    full = PROVIDERS.get(name.lower(), name)
+    known = load_onnxruntime().get_available_providers()
+    if full not in known:
+        short = [key for key, value in PROVIDERS.items() if value in known]
+        raise InputError(f"provider {name!r} is not in this onnxruntime; there are {', '.join(short or known)}")
+    return full
 
 
-def _whole(image: ImageArray, batch: int, flip: bool | None, options: dict[str, Any]) -> _Work:
-    aligner = Aligner(flip=flip, **options)
+def _whole(image: ImageArray, batch: int, flip: bool | None, options: RuntimeOptions, variant: Variant) -> _Work:
+    options.refuse(["inference_precision"], "is of an OpenVINO .xml, and the whole Aligner has none")
+    aligner = Aligner(
+        flip=flip,
+        variant=variant,
+        device=options.device,
+        providers=options.providers,
+        strict=options.strict,
+        threads=options.threads,
+    )
     images = [image] * batch
     faces = len(aligner(image))
     detector = aligner.detector

@@ -16,8 +16,8 @@ from ._optional import load_cv2
 from .contract import DetectorSpec
 from .errors import InputError
 from .images.read import read_image
-from .runtimes.base import Provider, Session
-from .runtimes.open import Precision, open_session
+from .runtimes.base import Provider, RuntimeOptions, Session
+from .runtimes.open import Variant, open_session, renamed
 from .types import ImageArray
 
 DetSize = int | tuple[int, int] | Literal["auto"]
@@ -82,8 +82,8 @@ class Detector:
     that might be one. Any other picture it looks at at about 320 pixels, at 640 and at 1280 while small faces may be
     left, and again inside a border where a face fills the frame. An int is the long side, a (width, height) the frame
     the picture is fitted into, both in one pass. ``det_thresh`` is the score threshold (default: the model's own).
-    ``precision``: see open_session; ``device``, ``providers``, ``strict``, ``threads``, ``session_options``: see
-    OrtSession.
+    ``variant`` chooses among an embedded model's files: see open_file; ``device``, ``providers``, ``strict``,
+    ``threads``, ``session_options``: see RuntimeOptions. ``precision`` is ``variant``'s old name.
     """
 
     def __init__(
@@ -92,24 +92,19 @@ class Detector:
         *,
         det_size: DetSize = "auto",
         det_thresh: float | None = None,
-        precision: Precision = "auto",
+        variant: Variant = "auto",
         device: str = "cpu",
         providers: Sequence[Provider] | None = None,
         strict: bool = False,
         threads: int | None = None,
         session_options: Any = None,
+        precision: Variant | None = None,
     ) -> None:
         self.det_size = _checked_size(det_size)
-        self.session, self._spec = open_session(
-            model,
-            DetectorSpec,
-            precision=precision,
-            device=device,
-            providers=providers,
-            strict=strict,
-            threads=threads,
-            session_options=session_options,
+        options = RuntimeOptions(
+            device=device, providers=providers, strict=strict, threads=threads, session_options=session_options
         )
+        self.session, self._spec = open_session(model, DetectorSpec, options, variant=renamed(variant, precision))
         self.det_thresh = self.spec.det_thresh if det_thresh is None else float(det_thresh)
         if not 0 <= self.det_thresh <= 1:
             raise InputError(f"det_thresh is a score from 0 to 1, not {det_thresh}")

@@ -18,9 +18,9 @@ from ..images.draw import draw as draw_faces
 from ..images.folder import Item, beside_inputs, expand, write_image
 from ..images.picture import Picture
 from ..profile import READ
-from ..runtimes.open import Precision
+from ..runtimes.open import Variant
 from ..types import Face
-from .options import DetSizeText, PrecisionText, det_size_of, stderr
+from .options import DetSizeText, VariantText, det_size_of, stderr
 
 
 def align(
@@ -35,7 +35,7 @@ def align(
         typer.Option("--flip/--no-flip", help="Average with the mirrored crop. (default: as the model does)"),
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:<index>.")] = "cpu",
-    precision: PrecisionText = "auto",
+    variant: VariantText = "auto",
     det_size: DetSizeText = "auto",
     det_thresh: Annotated[float | None, typer.Option(help="Score threshold of faces. (default: the model's)")] = None,
     max_faces: Annotated[int | None, typer.Option(help="Keep the best faces of a picture.")] = None,
@@ -64,7 +64,7 @@ def align(
         model,
         detector,
         flip=flip,
-        precision=cast("Precision", precision),
+        variant=cast("Variant", variant),
         device=device,
         strict=strict,
         det_size=det_size_of(det_size),

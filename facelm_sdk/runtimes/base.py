@@ -1,18 +1,90 @@
-"""What all runtimes share: the Session protocol, and runs of a fixed batch."""
+"""What all runtimes share: the Session protocol, the options they are opened with, checked runs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..contract import LandmarkSpec, ModelSpec, Tensors, check_outputs
-from ..errors import ModelFileError
+from ..errors import InputError, ModelFileError
 
 Provider = str | tuple[str, dict[str, Any]]
 """An execution provider as onnxruntime takes it: its name, or its name and options."""
+
+
+InferencePrecision = Literal["f32", "bf16"]
+"""What OpenVINO computes floats in on a CPU."""
+
+MAX_THREADS = 1024
+"""More threads than any machine has cores for one session; onnxruntime would start them all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuntimeOptions:
+    """How a model's file is to be run: what Aligner, Detector and Landmarker hand on to its runtime.
+
+    ``device`` is "cpu", "cuda" or "cuda:<index>", with OpenVINO also "gpu" or "npu". ``providers``, as in onnxruntime,
+    overrides it. ``strict`` makes a provider or device that cannot be used an error instead of a warning. ``threads``
+    is the number of CPU threads of a run; for finer control give ``session_options`` (onnxruntime.SessionOptions)
+    instead. ``inference_precision`` is OpenVINO's; None is f32.
+
+    Raises InputError for values that no runtime takes; each runtime refuses those that mean nothing to it.
+    """
+
+    device: str = "cpu"
+    providers: Sequence[Provider] | None = None
+    strict: bool = False
+    threads: int | None = None
+    session_options: Any = None
+    inference_precision: InferencePrecision | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.device, str) or not self.device:
+            raise InputError(f"device is cpu, cuda or cuda:<index>, not {self.device!r}")
+        if self.providers is not None:
+            object.__setattr__(self, "providers", _checked_providers(self.providers))
+        if not isinstance(self.strict, bool):
+            raise InputError(f"strict is True or False, not {self.strict!r}")
+        if self.threads is not None and not _is_count(self.threads, MAX_THREADS):
+            raise InputError(f"threads is a whole number from 1 to {MAX_THREADS}, or None, not {self.threads!r}")
+        if self.threads is not None and self.session_options is not None:
+            raise InputError("give threads or session_options, not both (session_options.intra_op_num_threads)")
+        if self.inference_precision not in (None, *get_args(InferencePrecision)):
+            raise InputError(
+                f"inference_precision is one of {', '.join(get_args(InferencePrecision))}, "
+                f"not {self.inference_precision!r}"
+            )
+
+    def refuse(self, names: Sequence[str], why: str) -> None:
+        """Raise InputError where an option of these names was given, which a runtime does not have."""
+        if given := [name for name in names if getattr(self, name) is not None]:
+            raise InputError(f"{', '.join(given)}: {why}")
+
+
+def _is_count(value: Any, most: int) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and 1 <= int(value) <= most
+
+
+def _checked_providers(providers: Any) -> tuple[Provider, ...]:
+    def is_one(one: Any) -> bool:
+        named = (
+            isinstance(one, (tuple, list)) and len(one) == 2 and isinstance(one[0], str) and isinstance(one[1], dict)
+        )
+        return isinstance(one, str) or named
+
+    if not isinstance(providers, (list, tuple)) or not providers or not all(map(is_one, providers)):
+        raise InputError(
+            f"providers is a list of names, or of (name, options), such as ['CPUExecutionProvider'], as in "
+            f"onnxruntime; got {providers!r}"
+        )
+    return tuple(one if isinstance(one, str) else (one[0], one[1]) for one in providers)
+
+
+DEFAULTS = RuntimeOptions()
 
 
 @runtime_checkable

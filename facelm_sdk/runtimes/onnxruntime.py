@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from .._optional import load_onnxruntime
 from ..contract import FORMAT_VERSION, METADATA_KEY, DetectorSpec, ModelSpec, Tensor, Tensors, WithLandmarks, check
 from ..errors import ContractError, InputError, ModelFileError, ProviderError
-from .base import Provider, checked_run, first_line, fixed_batch, run_in_parts
+from .base import DEFAULTS, Provider, RuntimeOptions, checked_run, first_line, fixed_batch, run_in_parts
 
 logger = logging.getLogger(__name__)
 
@@ -30,43 +30,38 @@ SMALL_FILE = 16 << 20
 class OrtSession:
     """A model opened with onnxruntime.
 
-    ``model`` is a path or the file's bytes. ``device`` is "cpu", "cuda" or "cuda:<index>"; ``providers``, as in
-    onnxruntime, overrides it. A provider that cannot be used is one warning with the cause, or a ProviderError with
-    ``strict=True``. ``threads`` is onnxruntime's intra-op count; for finer control give ``session_options``
-    (onnxruntime.SessionOptions) instead. Without them, a detector and a network of up to SMALL_NETWORK multiply-adds
-    run on one thread, larger ones on all cores. A landmark model exported for a fixed number of crops takes any number
-    here.
+    ``model`` is a path or the file's bytes. A provider that cannot be used is one warning with the cause, or a
+    ProviderError with ``strict``. Without ``threads`` (onnxruntime's intra-op count) and ``session_options``, a
+    detector and a network of up to SMALL_NETWORK multiply-adds run on one thread, larger ones on all cores. A landmark
+    model exported for a fixed number of crops takes any number here. Several threads may use one session.
 
-    Raises MissingDependencyError, ModelFileError (missing, truncated, not ONNX) and ContractError.
+    Raises MissingDependencyError, ModelFileError (missing, truncated, not ONNX), ContractError and InputError.
     """
 
     def __init__(
         self,
         model: str | os.PathLike[str] | bytes,
-        *,
-        device: str = "cpu",
-        providers: Sequence[Provider] | None = None,
-        strict: bool = False,
-        threads: int | None = None,
-        session_options: Any = None,
+        options: RuntimeOptions = DEFAULTS,
     ) -> None:
+        options.refuse(["inference_precision"], "is OpenVINO's; onnxruntime computes as the file says: leave it out")
         ort = load_onnxruntime()
         self._name = "the model" if isinstance(model, bytes) else os.fspath(model)
         if not isinstance(model, bytes) and not Path(model).is_file():
             raise ModelFileError(f"no model file {self._name}")
-        wanted = _providers(device, providers)
+        wanted = _providers(options)
         size = len(model) if isinstance(model, bytes) else Path(model).stat().st_size
         guess = size <= SMALL_FILE
-        self._session, problems = self._open(ort, model, wanted, _options(ort, threads, session_options, small=guess))
+        self._session, problems = self._open(ort, model, wanted, _session_options(ort, options, small=guess))
         self._spec = self._read_spec()
-        if threads is None and session_options is None and (small := is_small(self._spec, size)) != guess:
-            self._session, problems = self._open(ort, model, wanted, _options(ort, None, None, small=small))
+        chosen = options.threads is None and options.session_options is None
+        if chosen and (small := is_small(self._spec, size)) != guess:
+            self._session, problems = self._open(ort, model, wanted, _session_options(ort, options, small=small))
         problems += [
             f"{name} is not in use" for name in map(_name, wanted) if not problems and name not in self.providers
         ]
         if problems:
             message = f"{'; '.join(problems)}; {self._name} runs on {', '.join(self.providers)}"
-            if strict:
+            if options.strict:
                 raise ProviderError(message)
             logger.warning(message)
         found = tensors_of(self._session, self._name)
@@ -130,16 +125,16 @@ class OrtSession:
             raise ContractError(f"{self._name}: {error}") from error
 
 
-def _providers(device: str, providers: Sequence[Provider] | None) -> list[Provider]:
-    if providers is not None:
-        if isinstance(providers, str) or not providers:
-            raise InputError(f"providers is a list such as ['{CPU}'], as in onnxruntime; got {providers!r}")
-        return list(providers)
-    if device == "cpu":
+def _providers(options: RuntimeOptions) -> list[Provider]:
+    if options.providers is not None:
+        return list(options.providers)
+    if options.device == "cpu":
         return [CPU]
-    match = re.fullmatch(r"cuda(?::(\d+))?", device)
+    match = re.fullmatch(r"cuda(?::(\d+))?", options.device, re.ASCII)
     if match is None:
-        raise InputError(f"device is cpu, cuda or cuda:<index>, not {device!r}; for others give providers=[...]")
+        raise InputError(
+            f"device is cpu, cuda or cuda:<index>, not {options.device!r}; for others give providers=[...]"
+        )
     return [("CUDAExecutionProvider", {"device_id": int(match[1] or 0)}), CPU]
 
 
@@ -186,17 +181,15 @@ def is_small(spec: ModelSpec, size: int) -> bool:
     return size <= (SMALL_FILE if spec.precision == "fp32" else SMALL_FILE // 2)
 
 
-def _options(ort: Any, threads: int | None, session_options: Any, *, small: bool) -> Any:
-    if session_options is not None:
-        if threads is not None:
-            raise InputError("give threads or session_options, not both (session_options.intra_op_num_threads)")
-        return session_options
+def _session_options(ort: Any, wanted: RuntimeOptions, *, small: bool) -> Any:
+    if wanted.session_options is not None:
+        if not isinstance(wanted.session_options, ort.SessionOptions):
+            raise InputError(f"session_options is onnxruntime.SessionOptions, not {wanted.session_options!r}")
+        return wanted.session_options
     options = ort.SessionOptions()
     options.log_severity_level = 3  # a fallback is told by this module, once
     # Idle threads would take the cores from whoever needs them, this process's other models among them.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if threads is not None and threads < 1:
-        raise InputError(f"threads is at least 1, not {threads}")
-    if threads is not None or small:
-        options.intra_op_num_threads = threads or 1
+    if wanted.threads is not None or small:
+        options.intra_op_num_threads = int(wanted.threads or 1)
     return options

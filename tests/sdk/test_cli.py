@@ -112,7 +112,7 @@ def test_options_reach_the_models(folder, models):
     assert invoke("align", picture, "--det-thresh", 0.85, *models).stdout.count("face ") == 1
     assert invoke("align", picture, "--det-size", "320x320", *models).stdout.count("face ") == 2
     assert isinstance(invoke("align", picture, "--det-size", "big", *models).exception, InputError)
-    assert "not in int8: leave precision out" in str(invoke("align", picture, "--precision", "int8", *models).exception)
+    assert "not in int8: leave variant out" in str(invoke("align", picture, "--variant", "int8", *models).exception)
     assert invoke("align", picture, "--precision", "fp32", *models).stdout.count("face ") == 2
     assert isinstance(invoke("align", picture, "--draw", *models).exception, InputError)
     assert isinstance(invoke("align", picture, "--crops", 0, "-o", folder / "o", *models).exception, InputError)
@@ -127,12 +127,12 @@ def test_errors_are_one_line_and_exit_code_2(folder, monkeypatch, capsys):
     assert captured.err.strip() == "error: no model file nonesuch.onnx"
 
 
-def test_a_precision_that_is_none(folder, models, monkeypatch, capsys):
+def test_a_variant_that_is_none(folder, models, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["facelm", "align", str(folder / "a.png"), "--precision", "fp16", *models])
     with pytest.raises(SystemExit) as stopped:
         cli.main()
     assert stopped.value.code == 2
-    assert capsys.readouterr().err.strip() == "error: precision is auto, fp32 or int8, not 'fp16'"
+    assert capsys.readouterr().err.strip() == "error: variant is auto, fp32 or int8, not 'fp16'"
 
 
 def test_empty_folder(tmp_path, models):

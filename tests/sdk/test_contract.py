@@ -49,7 +49,7 @@ def test_round_trip(landmark_spec):
 
 def test_files_of_the_package_read_as_their_task():
     for entry in zoo.list_models():
-        spec = OrtSession(zoo.resolve(entry.name, precision=entry.precision).path).spec
+        spec = OrtSession(zoo.resolve(entry.name, variant=entry.precision).path).spec
         assert isinstance(spec, LandmarkSpec if entry.task == "landmarks" else DetectorSpec)
         assert spec.task == entry.task and spec.precision == entry.precision
 

@@ -14,6 +14,7 @@ from torch import nn
 from facelm_sdk.bench import side_by_side, summary
 from facelm_sdk.contract import LandmarkSpec, ModelSpec
 from facelm_sdk.images.read import read_image
+from facelm_sdk.runtimes.base import RuntimeOptions
 from facelm_sdk.runtimes.onnxruntime import OrtSession
 
 from .samples import PICTURE, portrait_crops
@@ -36,7 +37,7 @@ def measured(reference: nn.Module, job: ExportJob) -> dict[str, Any]:
     ``ratio`` is how many times faster onnxruntime is.
     """
     threads = torch.get_num_threads()
-    session = OrtSession(job.data, threads=threads)
+    session = OrtSession(job.data, RuntimeOptions(threads=threads))
     name, value = _input(job.spec, job.batch or 1)
     tensor = torch.from_numpy(value)
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from ...contract import LandmarkSpec, Tensor, Tensors, check
 from ...errors import EngineError, InputError, MissingDependencyError, ModelFileError, OutputError
 from ...files import write_bytes
-from ..base import Provider
+from ..base import DEFAULTS, RuntimeOptions
 from . import api
 from .sidecar import EngineCard, card_path, sha256
 
@@ -34,9 +34,9 @@ class TrtSession:
 
     ``path`` is the .engine; its card lies beside it. An engine of another TensorRT, another kind of GPU or another
     ``source`` (the ONNX file it must have been built from, where given), or one that is damaged, is refused with an
-    EngineError that names the difference and the line to type. ``device`` is "cuda" or "cuda:<index>"; "cpu", the
-    default of the classes above, is the first GPU, as an engine runs nowhere else. ``providers``, ``threads`` and
-    ``session_options`` are onnxruntime's: InputError.
+    EngineError that names the difference and the line to type. The ``device`` is "cuda" or "cuda:<index>"; "cpu", the
+    default, is the first GPU, as an engine runs nowhere else. ``providers``, ``threads``, ``session_options`` and
+    ``inference_precision`` are other runtimes': InputError.
 
     With TensorRT for RTX, kernels that are compiled when first run are kept in ``<engine>.cache``. A session may be
     used from several threads; their runs wait for each other. ``close()`` gives the GPU's memory back at once.
@@ -45,19 +45,16 @@ class TrtSession:
     def __init__(
         self,
         path: str | os.PathLike[str],
+        options: RuntimeOptions = DEFAULTS,
         *,
-        device: str = "cuda:0",
         source: str | os.PathLike[str] | None = None,
-        providers: Sequence[Provider] | None = None,
-        strict: bool = False,
-        threads: int | None = None,
-        session_options: Any = None,
     ) -> None:
-        _refuse_options(providers=providers, threads=threads, session_options=session_options)
+        others = ("providers", "threads", "session_options", "inference_precision")
+        options.refuse(others, "another runtime's and mean nothing to a TensorRT engine; leave them out")
         self.path = Path(path)
         card = self._card = EngineCard.read(self.path)
         plan, trt = self._checked(source)
-        self._cuda = api.Cuda(device)
+        self._cuda = api.Cuda(options.device)
         if not card.runs_on(self._cuda.capability):
             targets = ", ".join(card.compute_capabilities)
             self._refuse(
@@ -183,11 +180,6 @@ class TrtSession:
             write_bytes(self._cache_path, bytes(self._cache.serialize()))
         except OutputError as error:
             logger.info("compiled kernels are not kept: %s", error)
-
-
-def _refuse_options(**options: Any) -> None:
-    if given := [name for name, value in options.items() if value is not None]:
-        raise InputError(f"{', '.join(given)} are onnxruntime's and mean nothing to a TensorRT engine; leave them out")
 
 
 def _other_flavour(flavour: str) -> str | None:
