@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import runpy
 import sys
 import types
 from importlib.metadata import EntryPoint
@@ -333,3 +334,10 @@ def test_the_script(monkeypatch, capsys):
         cli.main()
     assert not caught.value.code
     assert "lotr_m" in capsys.readouterr().out
+
+
+def test_python_m(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["facelm-export", "--list"])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_module("facelm_export", run_name="__main__")
+    assert stopped.value.code == 0 and "lotr_m" in capsys.readouterr().out.split()

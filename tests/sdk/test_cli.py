@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 import sys
 from importlib.metadata import EntryPoint
 
@@ -244,3 +245,10 @@ def test_plugin_without_its_packages(monkeypatch):
     error = CliRunner().invoke(app, ["greet"]).exception
     assert isinstance(error, MissingDependencyError)
     assert "No module named 'torch'" in str(error) and 'facelm-sdk[greet]"' in str(error)
+
+
+def test_python_m(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["facelm", "--version"])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_module("facelm_sdk", run_name="__main__")
+    assert stopped.value.code == 0 and capsys.readouterr().out.startswith("facelm-sdk ")
