@@ -18,7 +18,7 @@ from . import markup as markups
 from . import profile as profiling
 from . import zoo
 from .contract import DetectorSpec, LandmarkSpec
-from .detector import BASE_LONG_SIDE, BASE_SHORT_SIDE, ZOOM, ZOOMS, Detections, Detector, DetSize
+from .detector import Detections, Detector, DetSize
 from .errors import InputError
 from .images.picture import Picture, View
 from .landmarker import Landmarker
@@ -241,9 +241,7 @@ class Aligner:
     def _detected(self, picture: Picture) -> list[_Candidate]:
         if self.detector is None:
             raise InputError("this Aligner has no detector; give boxes or kps")
-        long, short = _finest_look(self.detector.det_size)
-        sides = picture.width, picture.height
-        view = self._view(picture, min(max(sides) / long, min(sides) / short))
+        view = self._view(picture, self.detector.coarsest(picture.width, picture.height))
         found = self._detect(view.image).select(slice(0, self.max_faces))
         boxes = view.to_picture(found.boxes.reshape(-1, 2, 2)).reshape(-1, 4)
         return [
@@ -270,14 +268,6 @@ class Aligner:
                 return np.asarray(found.kps[int(overlaps.argmax())] + offset)
         logger.warning("no five points found in the box %s; their mean place in it is taken", box.tolist())
         return np.asarray(box[:2] + MEAN_KPS * (box[2:] - box[:2]), np.float32)
-
-
-def _finest_look(det_size: DetSize) -> tuple[float, float]:
-    """The long and short side in pixels below which a picture would be too coarse for the detector's closest look."""
-    if det_size == "auto":
-        closest = ZOOM**ZOOMS
-        return BASE_LONG_SIDE * closest, BASE_SHORT_SIDE * closest
-    return (det_size, 1) if isinstance(det_size, int) else (max(det_size), 1)
 
 
 def _engine_session(

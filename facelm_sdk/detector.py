@@ -114,6 +114,17 @@ class Detector:
         """The model's contract."""
         return self._spec
 
+    def coarsest(self, width: int, height: int) -> float:
+        """Return how many times smaller than (width, height) a picture may be for this detector to see as much of it.
+
+        Its closest look at the picture then still does not magnify it; below 1 it would magnify the full one.
+        """
+        long, short = max(width, height), min(width, height)
+        if self.det_size == "auto":
+            closest = ZOOM**ZOOMS
+            return min(long / (BASE_LONG_SIDE * closest), short / (BASE_SHORT_SIDE * closest))
+        return long / (self.det_size if isinstance(self.det_size, int) else max(self.det_size))
+
     def __call__(self, image: Any, *, color: Literal["bgr", "rgb"] = "bgr") -> Detections:
         """The faces of a picture: (H, W, 3) uint8 BGR, or whatever :func:`facelm_sdk.read_image` takes."""
         picture = read_image(image, color)

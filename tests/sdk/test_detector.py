@@ -203,3 +203,17 @@ def test_merge_by_hand():
     assert box_math.merge(boxes, scores, max_iou=0.4, max_contained=0.8) == [4, 1, 3]
     assert box_math.merge(boxes[:0], scores[:0], max_iou=0.4, max_contained=0.8) == []
     np.testing.assert_allclose(box_math.iou(boxes[0], boxes[[0, 1, 4]]), [1, 90 / 110, 0], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("det_size", "sides", "coarsest"),
+    [
+        ("auto", (5120, 3000), 4.0),
+        ("auto", (10240, 1280), 2.0),  # the short side is seen at 640
+        ("auto", (640, 480), 0.5),
+        (320, (480, 640), 2.0),
+        ((320, 200), (640, 480), 2.0),
+    ],
+)
+def test_how_small_a_picture_suffices(detector_model, det_size, sides, coarsest):
+    assert Detector(detector_model(), det_size=det_size).coarsest(*sides) == coarsest
