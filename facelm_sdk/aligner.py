@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import repeat
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,9 +18,10 @@ from . import profile as profiling
 from . import zoo
 from .contract import DetectorSpec, LandmarkSpec
 from .detector import Detections, Detector, DetSize
-from .errors import InputError
+from .errors import FacelmError, ImageError, InputError
 from .images.picture import Picture, View
 from .landmarker import Landmarker
+from .parallel import checked_workers, map_in_order
 from .runtimes.base import Provider, RuntimeOptions, Session
 from .runtimes.open import Variant, open_session, renamed
 from .transform import CropTransform, similarity
@@ -37,8 +37,6 @@ MATCHING_IOU = 0.3
 
 Color = Literal["bgr", "rgb"]
 
-_Part = TypeVar("_Part", Landmarker, Detector)
-
 _END = object()
 
 
@@ -49,15 +47,6 @@ class _Candidate:
     bbox: NDArray[np.float32] | None
     kps: NDArray[np.float32] | None
     score: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Pending:
-    """A crop waiting for its batch, and the list its face goes to."""
-
-    faces: list[Face]
-    candidate: _Candidate
-    transform: CropTransform
 
 
 class Aligner:
@@ -120,10 +109,6 @@ class Aligner:
         self.landmarker, self.detector = landmarks, detector
         self.max_faces = max_faces
         self.profile = profiling.Profile() if profile else None
-        self.timing = profiling.NoProfile() if self.profile is None else self.profile
-        if self.profile is not None:
-            self.landmarker = _timed(self.landmarker, self.profile, profiling.LANDMARKER)
-            self.detector = self.detector and _timed(self.detector, self.profile, profiling.DETECTOR)
 
     def __call__(
         self, image: Any, *, boxes: ArrayLike | None = None, kps: ArrayLike | None = None, color: Color = "bgr"
@@ -138,7 +123,32 @@ class Aligner:
 
         Raises ImageError for the picture, InputError for boxes and points.
         """
-        return self._align([(image, boxes, kps)], color)[0]
+        with profiling.call(self.profile):
+            return self._align(image, boxes, kps, color)
+
+    @overload
+    def batch(
+        self,
+        images: Iterable[Any],
+        *,
+        boxes: Iterable[ArrayLike | None] | None = None,
+        kps: Iterable[ArrayLike | None] | None = None,
+        color: Color = "bgr",
+        errors: Literal["raise"] = "raise",
+        workers: int | None = None,
+    ) -> list[list[Face]]: ...
+
+    @overload
+    def batch(
+        self,
+        images: Iterable[Any],
+        *,
+        boxes: Iterable[ArrayLike | None] | None = None,
+        kps: Iterable[ArrayLike | None] | None = None,
+        color: Color = "bgr",
+        errors: Literal["skip"],
+        workers: int | None = None,
+    ) -> list[list[Face] | FacelmError]: ...
 
     def batch(
         self,
@@ -147,70 +157,81 @@ class Aligner:
         boxes: Iterable[ArrayLike | None] | None = None,
         kps: Iterable[ArrayLike | None] | None = None,
         color: Color = "bgr",
-    ) -> list[list[Face]]:
-        """The faces of each picture. Faces of all pictures share batches; one picture at a time is held in memory.
+        errors: Literal["raise", "skip"] = "raise",
+        workers: int | None = None,
+    ) -> list[list[Face]] | list[list[Face] | FacelmError]:
+        """Return the faces of each picture, in order; ``workers`` pictures are aligned side by side, in threads.
 
-        ``boxes`` and ``kps`` hold one entry, or None, a picture; see :meth:`__call__`.
+        ``workers`` is by default the number of cores, at most 8; 1 is a plain loop. Two pictures a worker are held in
+        memory at a time. ``boxes`` and ``kps`` hold one entry, or None, a picture; see :meth:`__call__`.
+
+        ``errors="raise"``: the first picture that cannot be read, or whose boxes or points are no such, ends the batch
+        with its ImageError or InputError. ``errors="skip"``: that error stands in the picture's place, and the others
+        are done; ``isinstance(faces, list)`` tells them apart. Other errors are raised in any case.
         """
-        return self._align(_rows(images, boxes, kps), color)
+        if errors not in ("raise", "skip"):
+            raise InputError(f"errors is 'raise' or 'skip', not {errors!r}")
+        skipped = (ImageError, InputError) if errors == "skip" else ()
 
-    def _align(self, rows: Iterable[tuple[Any, ArrayLike | None, ArrayLike | None]], color: Color) -> list[list[Face]]:
-        with self.timing.call():
-            return self._align_rows(rows, color)
+        def align(row: tuple[Any, ArrayLike | None, ArrayLike | None]) -> list[Face] | FacelmError:
+            image, own_boxes, own_kps = row
+            try:
+                return self(image, boxes=own_boxes, kps=own_kps, color=color)
+            except skipped as error:
+                return error
 
-    def _align_rows(
-        self, rows: Iterable[tuple[Any, ArrayLike | None, ArrayLike | None]], color: Color
-    ) -> list[list[Face]]:
+        return list(map_in_order(align, _rows(images, boxes, kps), checked_workers(workers)))
+
+    def _align(self, image: Any, boxes: ArrayLike | None, kps: ArrayLike | None, color: Color) -> list[Face]:
+        with profiling.stage(profiling.READ):
+            picture = image if isinstance(image, Picture) else Picture(image, color)
+        candidates = self._candidates(picture, boxes, kps)
+        transforms = [self._transform(candidate, index) for index, candidate in enumerate(candidates)]
+        # The picture is as fine as the crops: no crop magnifies it, unless it magnifies the full one.
+        coarsest = 1 / max((transform.scale for transform in transforms), default=1.0)
         size = self.landmarker.size
-        crops = np.empty((self.landmarker.max_batch, size, size, 3), np.uint8)
-        pending: list[_Pending] = []
-        results: list[list[Face]] = []
-        for image, boxes, kps in rows:
-            with self.timing.stage(profiling.READ):
-                picture = image if isinstance(image, Picture) else Picture(image, color)
-            results.append([])
-            candidates = self._candidates(picture, boxes, kps)
-            transforms = [self._transform(candidate, index) for index, candidate in enumerate(candidates)]
-            # The picture is as fine as the crops: no crop magnifies it, unless it magnifies the full one.
-            coarsest = 1 / max((transform.scale for transform in transforms), default=1.0)
-            for candidate, transform in zip(candidates, transforms, strict=True):
-                view = self._view(picture, coarsest)
-                with self.timing.stage(profiling.WARP):
-                    view.warp(transform, out=crops[len(pending)])
-                pending.append(_Pending(results[-1], candidate, transform))
-                if len(pending) == len(crops):
-                    self._finish(crops, pending)
-        self._finish(crops, pending)
-        return results
+        crops = np.empty((len(candidates), size, size, 3), np.uint8)
+        for crop, transform in zip(crops, transforms, strict=True):
+            view = self._view(picture, coarsest)
+            with profiling.stage(profiling.WARP):
+                view.warp(transform, out=crop)
+        with profiling.stage(profiling.BATCH):
+            landmarks, scores = self.landmarker.run(crops)
+        with profiling.stage(profiling.MAP_BACK):
+            return [
+                self._face(
+                    candidate,
+                    transform,
+                    transform.invert(landmarks[index]).astype(np.float32),
+                    None if scores is None else scores[index].copy(),
+                )
+                for index, (candidate, transform) in enumerate(zip(candidates, transforms, strict=True))
+            ]
 
     def _view(self, picture: Picture, coarsest: float) -> View:
         """The picture at 1/``coarsest`` of its size or finer; decoding it is time of reading."""
         if (view := picture.decoded(coarsest)) is not None:
             return view
-        with self.timing.stage(profiling.READ):
+        with profiling.stage(profiling.READ):
             return picture.view(coarsest)
 
-    def _finish(self, crops: ImageArray, pending: list[_Pending]) -> None:
-        """Run the crops that wait and hand their faces out."""
-        with self.timing.stage(profiling.BATCH):
-            landmarks, scores = self.landmarker.run(crops[: len(pending)])
-        with self.timing.stage(profiling.MAP_BACK):
-            for index, one in enumerate(pending):
-                points = one.transform.invert(landmarks[index]).astype(np.float32)
-                one.faces.append(self._face(one, points, None if scores is None else scores[index].copy()))
-        pending.clear()
-
-    def _face(self, one: _Pending, points: NDArray[np.float32], scores: NDArray[np.float32] | None) -> Face:
+    def _face(
+        self,
+        candidate: _Candidate,
+        transform: CropTransform,
+        points: NDArray[np.float32],
+        scores: NDArray[np.float32] | None,
+    ) -> Face:
         markup = self.landmarker.spec.markup
-        bbox, kps = one.candidate.bbox, one.candidate.kps
+        bbox, kps = candidate.bbox, candidate.kps
         return Face(
             bbox=np.concatenate([points.min(axis=0), points.max(axis=0)]) if bbox is None else bbox,
-            score=one.candidate.score,
+            score=candidate.score,
             kps=markups.convert(points, markup, "kps5").astype(np.float32) if kps is None else kps,
             landmarks=points,
             scores=scores,
             markup=markup,
-            transform=one.transform,
+            transform=transform,
         )
 
     def _transform(self, candidate: _Candidate, index: int) -> CropTransform:
@@ -251,7 +272,7 @@ class Aligner:
 
     def _detect(self, picture: ImageArray) -> Detections:
         assert self.detector is not None
-        with self.timing.stage(profiling.RESIZE, after=profiling.MERGE):
+        with profiling.stage(profiling.RESIZE, after=profiling.MERGE):
             return self.detector(picture)
 
     def _kps_in(self, picture: Picture, box: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -278,13 +299,6 @@ def _engine_session(
     if not isinstance(landmarks, (str, os.PathLike)):
         raise InputError(f"engine goes with landmarks as a name or a path to an .onnx, not {type(landmarks).__name__}")
     return open_engine(landmarks, engine, device=device)
-
-
-def _timed(part: _Part, profile: profiling.Profile, stage: str) -> _Part:
-    """A copy of a Landmarker or Detector whose network's runs are a stage; the one given stays as it is."""
-    timed = copy.copy(part)
-    timed.session = profiling.TimedSession(part.session, profile, stage)
-    return timed
 
 
 def _rows(

@@ -239,7 +239,7 @@ def _whole(image: ImageArray, batch: int, flip: bool | None, options: RuntimeOpt
     assert detector is not None
     height, width = image.shape[:2]
     return _Work(
-        run=lambda: aligner.batch(images),
+        run=(lambda: aligner(image)) if batch == 1 else (lambda: aligner.batch(images)),
         what=f"Aligner on {_pictures(batch)} {width}x{height}, {faces} face{'s' * (faces != 1)} each, with detection",
         unit="pictures",
         session=aligner.landmarker.session,

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import boxes as box_math
+from . import profile as profiling
 from . import zoo
 from ._optional import load_cv2
 from .contract import DetectorSpec
@@ -201,7 +202,9 @@ class Detector:
         bottom = max((frame or size)[1], MIN_SIDE) - top - size[1]
         if (left, top, right, bottom) != (0, 0, 0, 0):
             resized = cv2.copyMakeBorder(resized, top, max(0, bottom), left, max(0, right), cv2.BORDER_CONSTANT)
-        found = Detections(*self.session.run({"image": np.ascontiguousarray(resized)[None]}))
+        image = np.ascontiguousarray(resized)[None]
+        with profiling.stage(profiling.DETECTOR):
+            found = Detections(*self.session.run({"image": image}))
         found = found.select(found.scores >= (self.det_thresh if least is None else least))
         # Pixel centres lie at whole numbers, so a pixel's own half is scaled too. Sides are rounded one by one.
         zoom = np.array([size[0] / seen[0], size[1] / seen[1]], np.float32)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import markup as markups
+from . import profile as profiling
 from . import zoo
 from .contract import LandmarkSpec
 from .errors import InputError
@@ -95,7 +96,9 @@ class Landmarker:
         return landmarks, scores
 
     def _run(self, crops: ImageArray) -> list[NDArray[np.float32]]:
-        return self.session.run({"crops": np.ascontiguousarray(crops)})
+        crops = np.ascontiguousarray(crops)
+        with profiling.stage(profiling.LANDMARKER):
+            return self.session.run({"crops": crops})
 
     def _run_flipped(self, crops: ImageArray) -> list[NDArray[np.float32]]:
         """The mean of what the crops and their mirror images give, in one batch."""

@@ -132,8 +132,8 @@ class Tracker:
 
         Raises ImageError.
         """
-        with self.aligner.timing.call():
-            with self.aligner.timing.stage(profiling.READ):
+        with profiling.call(self.aligner.profile):
+            with profiling.stage(profiling.READ):
                 picture = read_image(frame, color)
             if picture.shape != self._shape:
                 self.reset()
@@ -170,7 +170,7 @@ class Tracker:
             if not track.lost and _distance(track.kps, kps) > MOVED * side
         ]
         self._align(picture, moved)
-        with self.aligner.timing.stage(profiling.CONFIRM):
+        with profiling.stage(profiling.CONFIRM):
             for track, (kps, bbox, side) in zip(tracks, before, strict=True):
                 if track.lost or not self._is_face(picture, track, track.side / side):
                     track.lost, track.kps, track.bbox, track.side = 1, kps, bbox, side
@@ -205,7 +205,8 @@ class Tracker:
         ):
             return True
         CropTransform.from_kps5(track.kps, LOOK_KPS, LOOK_SIZE).warp(picture, out=self._look)
-        _, scores, kps = self._detector.session.run({"image": self._look[None]})
+        with profiling.stage(profiling.DETECTOR):
+            _, scores, kps = self._detector.session.run({"image": self._look[None]})
         offsets = np.linalg.norm(kps - LOOK_KPS, axis=2).mean(axis=1) * (LOOK_SCALE / LOOK_SIZE)
         scores = np.where(offsets <= MAX_OFFSET, scores, 0)
         if not len(scores) or scores.max() < self._detector.det_thresh:
@@ -226,7 +227,7 @@ class Tracker:
     def _detect(self, picture: ImageArray) -> None:
         """Look for faces: those known are confirmed, those lost are found again, others are new."""
         self._since_detection = 0
-        with self.aligner.timing.stage(profiling.RESIZE, after=profiling.MERGE):
+        with profiling.stage(profiling.RESIZE, after=profiling.MERGE):
             found = self._detector(picture)
         tracks = self._matched(found)
         room = len(found) if self.max_faces is None else self.max_faces - len(self._followed())

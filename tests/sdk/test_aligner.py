@@ -74,6 +74,43 @@ def test_batch_equals_single_calls(landmark_model, detector_model, scene, pictur
     assert single.batch([]) == []
 
 
+@pytest.mark.parametrize("workers", [1, 2, 5, None])
+def test_a_bad_picture_in_a_batch(aligner, picture, workers):
+    images = [picture, "missing.jpg", picture, b"rubbish", np.zeros((9, 9), np.complex64), picture]
+    found = aligner.batch(iter(images), errors="skip", workers=workers)
+    assert [isinstance(faces, list) for faces in found] == [True, False, True, False, False, True]
+    assert [len(faces) for faces in found if isinstance(faces, list)] == [2, 2, 2]
+    assert all(isinstance(found[index], ImageError) for index in (1, 3, 4))
+    assert "missing.jpg" in str(found[1])
+    with pytest.raises(ImageError, match=r"missing\.jpg"):
+        aligner.batch(images, workers=workers)
+    found = aligner.batch([picture, picture], boxes=[[0, 0, 0, 0], None], errors="skip", workers=workers)
+    assert isinstance(found[0], InputError) and len(found[1]) == 2
+
+
+def test_a_batch_is_read_no_further_than_it_must(aligner, picture):
+    taken = []
+
+    def images():
+        for index in range(100):
+            taken.append(index)
+            yield picture if index != 3 else "missing.jpg"
+
+    with pytest.raises(ImageError):
+        aligner.batch(images(), workers=2)
+    assert len(taken) <= 8
+    with pytest.raises(ZeroDivisionError):
+        aligner.batch((1 / 0 for _ in range(3)), errors="skip", workers=2)
+
+
+@pytest.mark.parametrize(
+    "options", [{"errors": "ignore"}, *({"workers": value} for value in (0, -1, 1.5, "2", True, 999))]
+)
+def test_options_of_a_batch(aligner, options):
+    with pytest.raises(InputError, match=next(iter(options))):
+        aligner.batch([], **options)
+
+
 def test_batch_with_boxes_and_points(aligner, picture):
     kps = [face.kps for face in aligner(picture)]
     many = aligner.batch([picture, picture, picture], kps=[kps, None, kps[0]])

@@ -107,6 +107,14 @@ def test_results_of_an_earlier_run_are_not_inputs(folder, models):
     assert not [name for name in first if name.endswith(".tmp")]
 
 
+def test_workers_change_nothing(folder, models):
+    alone = invoke("align", folder, "-o", folder / "one", "--workers", 1, *models)
+    many = invoke("align", folder, "-o", folder / "four", "--workers", 4, *models)
+    assert (many.exit_code, many.stdout) == (alone.exit_code, alone.stdout)
+    assert files(folder / "four") == files(folder / "one")
+    assert isinstance(invoke("align", folder, "--workers", 0, *models).exception, InputError)
+
+
 def test_options_reach_the_models(folder, models):
     picture = folder / "a.png"
     assert invoke("align", picture, "--max-faces", 1, *models).stdout.count("face ") == 1
