@@ -128,34 +128,3 @@ def test_the_old_name_of_variant(two_precisions, detector_model):
         with pytest.warns(DeprecationWarning, match="precision= is called variant= now") as caught:
             assert build("tiny", precision="int8").spec.precision == "int8"
         assert caught[0].filename == __file__
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("flags : fpu avx2 avx512_vnni\n", True),
-        ("flags : fpu avx2\n", False),
-        ("flags : fpu avx_vnni\nflags : fpu\n", False),
-        ("Features : fp asimd asimddp\n", True),
-        ("", False),
-    ],
-)
-def test_what_linux_says_of_the_processor(monkeypatch, text, expected):
-    machine.fast_int8.cache_clear()
-    monkeypatch.setattr(Path, "read_text", lambda self, encoding: text)
-    try:
-        assert machine.fast_int8() is expected
-    finally:
-        machine.fast_int8.cache_clear()
-
-
-def test_without_linux_nothing_is_assumed(monkeypatch):
-    def missing(self, encoding):
-        raise FileNotFoundError
-
-    machine.fast_int8.cache_clear()
-    monkeypatch.setattr(Path, "read_text", missing)
-    try:
-        assert machine.fast_int8() is False
-    finally:
-        machine.fast_int8.cache_clear()
