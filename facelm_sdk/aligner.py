@@ -16,6 +16,7 @@ from . import boxes as box_math
 from . import markup as markups
 from . import profile as profiling
 from . import zoo
+from ._checks import is_whole
 from .contract import DetectorSpec, LandmarkSpec
 from .detector import Detections, Detector, DetSize
 from .errors import FacelmError, ImageError, InputError
@@ -34,6 +35,8 @@ MEAN_KPS = np.array([(0.31, 0.42), (0.69, 0.42), (0.50, 0.62), (0.35, 0.80), (0.
 
 SURROUNDINGS = 2.0
 MATCHING_IOU = 0.3
+FARTHEST = 2**20
+"""Pixels; the largest side of a picture that OpenCV reads, and how far out boxes and points that are given may lie."""
 
 Color = Literal["bgr", "rgb"]
 
@@ -91,8 +94,8 @@ class Aligner:
         profile: bool = False,
         precision: Variant | None = None,
     ) -> None:
-        if max_faces is not None and max_faces < 1:
-            raise InputError(f"max_faces is at least 1 or None, not {max_faces}")
+        if max_faces is not None and not is_whole(max_faces, 1):
+            raise InputError(f"max_faces is a whole number of at least 1, or None, not {max_faces!r}")
         options = RuntimeOptions(
             device=device, providers=providers, strict=strict, threads=threads, session_options=session_options
         )
@@ -169,6 +172,8 @@ class Aligner:
         with its ImageError or InputError. ``errors="skip"``: that error stands in the picture's place, and the others
         are done; ``isinstance(faces, list)`` tells them apart. Other errors are raised in any case.
         """
+        if isinstance(images, (str, bytes, os.PathLike)):
+            raise InputError(f"a batch is of many pictures, such as a list of paths, not of {images!r:.80}")
         if errors not in ("raise", "skip"):
             raise InputError(f"errors is 'raise' or 'skip', not {errors!r}")
         skipped = (ImageError, InputError) if errors == "skip" else ()
@@ -325,8 +330,9 @@ def _rows(
 def _checked(values: ArrayLike, shape: tuple[int, ...], what: str, picture: Picture) -> NDArray[np.float32]:
     """Boxes (k, 4) or points (k, 5, 2) of a picture as float32; one face without its axis is one of them."""
     try:
-        array = np.asarray(values, np.float32)
-    except (TypeError, ValueError) as error:
+        with np.errstate(over="ignore"):  # what float32 does not hold is infinite, and refused as such
+            array = np.asarray(values, np.float32)
+    except (TypeError, ValueError, OverflowError) as error:
         raise InputError(f"{what} are not an array of numbers ({error})") from error
     if array.shape == shape:
         array = array[None]
@@ -344,6 +350,8 @@ def _checked(values: ArrayLike, shape: tuple[int, ...], what: str, picture: Pict
 def _check_place(points: NDArray[np.float32], what: str, width: int, height: int, *, is_box: bool) -> None:
     if not np.isfinite(points).all():
         raise InputError(f"{what} is not finite")
+    if (np.abs(points) > FARTHEST).any():
+        raise InputError(f"{what} reaches farther than {FARTHEST:,} pixels, the largest side of a picture")
     if is_box and not (points[1] > points[0]).all():
         raise InputError(f"{what} has no area; a box is (x1, y1, x2, y2) with x2 > x1 and y2 > y1")
     if (points.max(axis=0) < -0.5).any() or (points.min(axis=0) > (width - 0.5, height - 0.5)).any():

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from . import boxes as box_math
 from . import profile as profiling
 from . import zoo
+from ._checks import is_number, is_whole
 from ._optional import load_cv2
 from .contract import DetectorSpec
 from .errors import InputError
@@ -36,6 +37,8 @@ BASE_SHORT_SIDE = 160
 MAX_UPSCALE = 2.0
 MAX_PIXELS = 4_000_000
 MIN_SIDE = 64
+MAX_SIDE = 4096
+"""The largest det_size: a pass at 4096x4096 takes about a gigabyte."""
 
 ZOOM = 2.0
 ZOOMS = 2
@@ -102,13 +105,13 @@ class Detector:
         precision: Variant | None = None,
     ) -> None:
         self.det_size = _checked_size(det_size)
+        if det_thresh is not None and not is_number(det_thresh, 0, 1):
+            raise InputError(f"det_thresh is a score from 0 to 1, not {det_thresh!r}")
         options = RuntimeOptions(
             device=device, providers=providers, strict=strict, threads=threads, session_options=session_options
         )
         self.session, self._spec = open_session(model, DetectorSpec, options, variant=renamed(variant, precision))
         self.det_thresh = self.spec.det_thresh if det_thresh is None else float(det_thresh)
-        if not 0 <= self.det_thresh <= 1:
-            raise InputError(f"det_thresh is a score from 0 to 1, not {det_thresh}")
 
     @property
     def spec(self) -> DetectorSpec:
@@ -265,16 +268,11 @@ def _merged(*passes: Detections) -> Detections:
 
 
 def _checked_size(det_size: Any) -> DetSize:
-    if det_size == "auto":
+    if isinstance(det_size, str) and det_size == "auto":
         return "auto"
-    if isinstance(det_size, int) and not isinstance(det_size, bool) and det_size >= MIN_SIDE:
-        return det_size
-    if (
-        isinstance(det_size, (tuple, list))
-        and len(det_size) == 2
-        and all(isinstance(side, int) and side >= MIN_SIDE for side in det_size)
-    ):
-        return (det_size[0], det_size[1])
-    raise InputError(
-        f"det_size is 'auto', a long side or (width, height) of at least {MIN_SIDE} pixels; got {det_size!r}"
-    )
+    sides = det_size if isinstance(det_size, (tuple, list)) and len(det_size) == 2 else (det_size,)
+    if not all(is_whole(side, MIN_SIDE, MAX_SIDE) for side in sides):
+        raise InputError(
+            f"det_size is 'auto', a long side or (width, height) of {MIN_SIDE} to {MAX_SIDE} pixels; got {det_size!r}"
+        )
+    return int(sides[0]) if len(sides) == 1 else (int(sides[0]), int(sides[1]))

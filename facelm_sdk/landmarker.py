@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from . import markup as markups
 from . import profile as profiling
 from . import zoo
+from ._checks import is_whole
 from .contract import LandmarkSpec
 from .errors import InputError
 from .runtimes.base import Provider, RuntimeOptions, Session
@@ -44,8 +45,10 @@ class Landmarker:
         session_options: Any = None,
         precision: Variant | None = None,
     ) -> None:
-        if max_batch < 1:
-            raise InputError(f"max_batch is at least 1, not {max_batch}")
+        if not is_whole(max_batch, 1):
+            raise InputError(f"max_batch is a whole number of at least 1, not {max_batch!r}")
+        if not (flip is None or isinstance(flip, bool)):
+            raise InputError(f"flip is True, False or None, not {flip!r}")
         options = RuntimeOptions(
             device=device, providers=providers, strict=strict, threads=threads, session_options=session_options
         )

@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from . import machine
+from ._checks import is_whole
 from .errors import InputError
 
 Item = TypeVar("Item")
@@ -23,9 +24,9 @@ def checked_workers(workers: Any) -> int:
     """Return the number of workers, by default as many as there are cores, at most MOST_WORKERS. Raises InputError."""
     if workers is None:
         return min(machine.usable_cores(), MOST_WORKERS)
-    if not isinstance(workers, int) or isinstance(workers, bool) or not 1 <= workers <= 256:
+    if not is_whole(workers, 1, 256):
         raise InputError(f"workers is a whole number from 1 to 256, or None, not {workers!r}")
-    return workers
+    return int(workers)
 
 
 def map_in_order(work: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:

@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol, get_args, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from .._checks import is_whole
 from ..contract import LandmarkSpec, ModelSpec, Tensors, check_outputs
 from ..errors import InputError, ModelFileError
 
@@ -49,7 +50,7 @@ class RuntimeOptions:
             object.__setattr__(self, "providers", _checked_providers(self.providers))
         if not isinstance(self.strict, bool):
             raise InputError(f"strict is True or False, not {self.strict!r}")
-        if self.threads is not None and not _is_count(self.threads, MAX_THREADS):
+        if self.threads is not None and not is_whole(self.threads, 1, MAX_THREADS):
             raise InputError(f"threads is a whole number from 1 to {MAX_THREADS}, or None, not {self.threads!r}")
         if self.threads is not None and self.session_options is not None:
             raise InputError("give threads or session_options, not both (session_options.intra_op_num_threads)")
@@ -63,10 +64,6 @@ class RuntimeOptions:
         """Raise InputError where an option of these names was given, which a runtime does not have."""
         if given := [name for name in names if getattr(self, name) is not None]:
             raise InputError(f"{', '.join(given)}: {why}")
-
-
-def _is_count(value: Any, most: int) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and 1 <= int(value) <= most
 
 
 def _checked_providers(providers: Any) -> tuple[Provider, ...]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from .. import boxes as box_math
 from .. import markup as markups
 from .. import profile as profiling
+from .._checks import is_whole
 from .._optional import load_cv2
 from ..aligner import MATCHING_IOU, MEAN_KPS, Aligner, Color
 from ..detector import MAX_CONTAINED, MAX_IOU, Detections, Detector
@@ -103,10 +104,12 @@ class Tracker:
     ) -> None:
         if aligner is not None and options:
             raise InputError(f"{', '.join(options)}: give options to the Aligner, or no Aligner")
-        if redetect_every is not None and redetect_every < 1:
-            raise InputError(f"redetect_every is a number of frames, at least 1, or None, not {redetect_every}")
-        if max_faces is not None and max_faces < 1:
-            raise InputError(f"max_faces is at least 1 or None, not {max_faces}")
+        if redetect_every is not None and not is_whole(redetect_every, 1):
+            raise InputError(f"redetect_every is a number of frames, at least 1, or None, not {redetect_every!r}")
+        if max_faces is not None and not is_whole(max_faces, 1):
+            raise InputError(f"max_faces is a whole number of at least 1, or None, not {max_faces!r}")
+        if not isinstance(smoothing, (bool, Smoothing)):
+            raise InputError(f"smoothing is True, False or a Smoothing, not {smoothing!r}")
         self.aligner = Aligner(**options) if aligner is None else aligner
         if self.aligner.detector is None:
             raise InputError("a Tracker needs an Aligner with a detector, to find the faces it follows")

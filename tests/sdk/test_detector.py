@@ -217,3 +217,15 @@ def test_merge_by_hand():
 )
 def test_how_small_a_picture_suffices(detector_model, det_size, sides, coarsest):
     assert Detector(detector_model(), det_size=det_size).coarsest(*sides) == coarsest
+
+
+@pytest.mark.parametrize("value", ["x", [0.5], float("nan"), -0.1, 1.1, 10**400, True])
+def test_thresholds_that_are_no_scores(detector_model, value):
+    with pytest.raises(InputError, match="det_thresh is a score from 0 to 1, not"):
+        Detector(detector_model(), det_thresh=value)
+
+
+@pytest.mark.parametrize("value", [100_000, 4097, 63, 320.5, (320, 100_000), (320,), (True, 320), np.zeros(2)])
+def test_sizes_that_are_none(detector_model, value):
+    with pytest.raises(InputError, match="64 to 4096 pixels"):
+        Detector(detector_model(), det_size=value)

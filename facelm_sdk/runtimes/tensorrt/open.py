@@ -29,9 +29,9 @@ def open_engine(model: str | os.PathLike[str], engine: str | os.PathLike[str], *
     Raises EngineError (no GPU; the engine cannot be built, or the new one not opened), MissingDependencyError,
     OutputError (the place cannot be written) and what opening ``model`` does.
     """
+    if not isinstance(engine, (str, os.PathLike)) or Path(engine).suffix.lower() != ".engine":
+        raise InputError(f"engine is a path that ends in .engine, not {engine!r}")
     path = Path(engine)
-    if path.suffix.lower() != ".engine":
-        raise InputError(f"engine is a path that ends in .engine, not {os.fspath(engine)!r}")
     options = RuntimeOptions(device=device)
     source = zoo.resolve(model).path
     gpu = api.Cuda(device)  # without one, a new engine would not help

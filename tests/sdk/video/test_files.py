@@ -101,7 +101,7 @@ def test_track_passes_size_and_variant_on(video, models, monkeypatch, capsys):
     assert invoke("track", video, "--json-lines", "-", *options, *models).exit_code == 0
     assert set(seen) - {(LOOK_SIZE, LOOK_SIZE)} == {(96, 160)}
     for options, message in (
-        (["--det-size", "big"], "det_size is 'auto', a long side or (width, height) of at least 64 pixels; got 'big'"),
+        (["--det-size", "big"], "det_size is 'auto', a long side or (width, height) of 64 to 4096 pixels; got 'big'"),
         (["--variant", "half"], "variant is auto, fp32 or int8, not 'half'"),
         (["--precision", "int8"], f"{models[1]} is in fp32, not in int8: leave variant out"),
     ):
