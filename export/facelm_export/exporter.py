@@ -16,7 +16,7 @@ from facelm_sdk.errors import InputError
 from facelm_sdk.runtimes.onnxruntime import OrtSession
 
 from .build import Built, build, fuse
-from .formats import SUFFIXES, check, prepare, write
+from .formats import SUFFIXES, check, prepare, runtimes, write
 from .job import Exported, ExportJob, Format
 from .onnx_export import OPSET, OPSETS, to_onnx
 from .passes.attention import join_attention
@@ -135,7 +135,7 @@ def export(
     facts["command"] = command(export, asked, *imports(built.info.build))
     if latency:
         progress("measuring")
-        facts["latency"] = measured(reference, job)
+        facts["latency"] = measured(reference, job, runtimes(job, format))
     return write(replace(job, command=facts["command"]), facts, format)
 
 

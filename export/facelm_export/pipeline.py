@@ -35,7 +35,7 @@ from .onnx_export import OPSET
 from .ops.looks import Found, detect
 from .ops.warp import crops
 from .report.facts import command, report
-from .report.latency import _side_by_side
+from .report.latency import _interleaved
 from .report.samples import portraits
 
 OPSETS = range(18, 23)
@@ -305,6 +305,6 @@ def check(figures: dict[str, Any], spec: ModelSpec) -> None:
 def _speed(session: OrtSession, aligner: Aligner) -> dict[str, Any]:
     """Milliseconds of a run and of Aligner, taking turns, on a 640x480 portrait."""
     picture = portraits()[-1][0]
-    pipeline, composed = _side_by_side(lambda: session.run({"image": picture}), lambda: aligner(picture))
+    pipeline, composed = _interleaved(lambda: session.run({"image": picture}), lambda: aligner(picture))
     one, two = summary(pipeline)["median"], summary(composed)["median"]
     return {"picture": "640x480, one face", "pipeline_ms": one, "aligner_ms": two, "ratio": round(one / two, 2)}

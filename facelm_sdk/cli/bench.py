@@ -24,7 +24,7 @@ def bench(
     variant: VariantText = "auto",
     inference_precision: Annotated[str | None, typer.Option(help="Of an OpenVINO .xml: f32 or bf16.")] = None,
     batch: Annotated[int, typer.Option(help="Crops, or pictures of the Aligner, in one run.")] = 1,
-    threads: Annotated[int | None, typer.Option(help="CPU threads of a run. (default: 1 for a small network)")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads of a run. (default: 1 and all cores)")] = None,
     provider: Annotated[
         str | None, typer.Option(help=f"{', '.join(benching.PROVIDERS)}, or onnxruntime's own name. (default: cpu)")
     ] = None,
