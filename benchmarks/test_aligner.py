@@ -8,6 +8,7 @@ import pytest
 
 from facelm_sdk import Aligner, zoo
 from facelm_sdk.images.read import read_image
+from facelm_sdk.runtimes.base import RuntimeOptions
 from facelm_sdk.runtimes.onnxruntime import OrtSession
 
 from .measure.interleaved import Variant
@@ -29,7 +30,7 @@ def test_aligner(interleaved, models, pictures, faces, backend):
 
     def make(backend):
         if backend == "pipeline":
-            session = OrtSession(models.pipeline(), threads=THREADS)
+            session = OrtSession(models.pipeline(), RuntimeOptions(threads=THREADS))
             assert len(session.run({"image": image})[0]) == count
             return Variant(lambda: session.run({"image": image}))
         whole = Aligner(threads=THREADS) if backend == "default" else aligner(models, backend)

@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from . import markup as markup
     from .aligner import Aligner as Aligner
+    from .contract import DetectorSpec as DetectorSpec
+    from .contract import LandmarkSpec as LandmarkSpec
     from .contract import ModelSpec as ModelSpec
+    from .contract import PipelineSpec as PipelineSpec
     from .detector import Detections as Detections
     from .detector import Detector as Detector
     from .errors import ChecksumError as ChecksumError
@@ -65,7 +68,7 @@ _HOMES = {
     "markup": ["Markup"],
     "profile": ["Profile"],
     "video.one_euro": ["Smoothing"],
-    "contract": ["ModelSpec"],
+    "contract": ["DetectorSpec", "LandmarkSpec", "ModelSpec", "PipelineSpec"],
     "video.tracker": ["Tracker"],
     "transform": ["CropRecipe", "CropTransform"],
     "types": ["Face", "ImageArray"],

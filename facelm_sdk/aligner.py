@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import repeat
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,12 +16,15 @@ from . import boxes as box_math
 from . import markup as markups
 from . import profile as profiling
 from . import zoo
-from .detector import BASE_LONG_SIDE, BASE_SHORT_SIDE, ZOOM, ZOOMS, Detections, Detector, DetSize
-from .errors import InputError
+from ._checks import is_whole
+from .contract import DetectorSpec, LandmarkSpec
+from .detector import Detections, Detector, DetSize
+from .errors import FacelmError, ImageError, InputError
 from .images.picture import Picture, View
 from .landmarker import Landmarker
-from .runtimes.base import Provider, Session
-from .runtimes.open import Precision
+from .parallel import checked_workers, map_in_order
+from .runtimes.base import Provider, RuntimeOptions, Session
+from .runtimes.open import Variant, open_session, renamed
 from .transform import CropTransform, similarity
 from .types import Face, ImageArray
 
@@ -33,10 +35,10 @@ MEAN_KPS = np.array([(0.31, 0.42), (0.69, 0.42), (0.50, 0.62), (0.35, 0.80), (0.
 
 SURROUNDINGS = 2.0
 MATCHING_IOU = 0.3
+FARTHEST = 2**20
+"""Pixels; the largest side of a picture that OpenCV reads, and how far out boxes and points that are given may lie."""
 
 Color = Literal["bgr", "rgb"]
-
-_Part = TypeVar("_Part", Landmarker, Detector)
 
 _END = object()
 
@@ -50,23 +52,15 @@ class _Candidate:
     score: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Pending:
-    """A crop waiting for its batch, and the list its face goes to."""
-
-    faces: list[Face]
-    candidate: _Candidate
-    transform: CropTransform
-
-
 class Aligner:
     """Picture in, faces out: detection, crops, landmarks, and back to the picture's pixels.
 
     ``landmarks`` is an embedded model's name, a path to an .onnx, a Session or a Landmarker; ``detector`` likewise, or
     None where boxes or points are always given. ``max_faces`` keeps the detections with the best scores. The other
     options apply to the models opened here: ``flip`` as in Landmarker, ``det_size`` and ``det_thresh`` as in Detector,
-    ``device``, ``providers``, ``strict``, ``threads`` and ``session_options`` as in OrtSession. ``precision="auto"``
-    takes the embedded landmark model in int8 on a CPU that is fast at it, ``"fp32"`` never, ``"int8"`` always.
+    ``device``, ``providers``, ``strict``, ``threads`` and ``session_options`` as in RuntimeOptions. ``variant="auto"``
+    takes the embedded landmark model in int8 on a CPU that is fast at it, ``"fp32"`` never, ``"int8"`` always;
+    ``precision`` is its old name.
 
     ``engine`` runs the landmark model, a name or an .onnx, as the TensorRT engine of that path: where it is missing, or
     of another TensorRT, GPU or ONNX file, it is built once, with a line in the log and a progress bar (see
@@ -87,7 +81,7 @@ class Aligner:
         detector: str | os.PathLike[str] | Session | Detector | None = zoo.DETECTOR,
         *,
         flip: bool | None = None,
-        precision: Precision = "auto",
+        variant: Variant = "auto",
         device: str = "cpu",
         providers: Sequence[Provider] | None = None,
         strict: bool = False,
@@ -98,35 +92,26 @@ class Aligner:
         max_faces: int | None = None,
         engine: str | os.PathLike[str] | None = None,
         profile: bool = False,
+        precision: Variant | None = None,
     ) -> None:
-        if max_faces is not None and max_faces < 1:
-            raise InputError(f"max_faces is at least 1 or None, not {max_faces}")
-        options: dict[str, Any] = {
-            "precision": precision,
-            "device": device,
-            "providers": providers,
-            "strict": strict,
-            "threads": threads,
-            "session_options": session_options,
-        }
+        if max_faces is not None and not is_whole(max_faces, 1):
+            raise InputError(f"max_faces is a whole number of at least 1, or None, not {max_faces!r}")
+        options = RuntimeOptions(
+            device=device, providers=providers, strict=strict, threads=threads, session_options=session_options
+        )
+        variant = renamed(variant, precision)
         if engine is not None:
             landmarks = Landmarker(_engine_session(landmarks, engine, device), flip=flip)
-        self.landmarker = (
-            landmarks if isinstance(landmarks, Landmarker) else Landmarker(landmarks, flip=flip, **options)
-        )
-        self.detector = (
-            detector
-            if detector is None or isinstance(detector, Detector)
-            else Detector(
-                detector, det_size=det_size, det_thresh=det_thresh, **options | _detector_precision(precision)
-            )
-        )
+        if not isinstance(landmarks, Landmarker):
+            landmarks = Landmarker(open_session(landmarks, LandmarkSpec, options, variant=variant)[0], flip=flip)
+        if detector is not None and not isinstance(detector, Detector):
+            # The embedded detector stays fp32, in which it is faster and finds more.
+            of_detector: Variant = "auto" if variant == "int8" else variant
+            session, _ = open_session(detector, DetectorSpec, options, variant=of_detector)
+            detector = Detector(session, det_size=det_size, det_thresh=det_thresh)
+        self.landmarker, self.detector = landmarks, detector
         self.max_faces = max_faces
         self.profile = profiling.Profile() if profile else None
-        self.timing = profiling.NoProfile() if self.profile is None else self.profile
-        if self.profile is not None:
-            self.landmarker = _timed(self.landmarker, self.profile, profiling.LANDMARKER)
-            self.detector = self.detector and _timed(self.detector, self.profile, profiling.DETECTOR)
 
     def __call__(
         self, image: Any, *, boxes: ArrayLike | None = None, kps: ArrayLike | None = None, color: Color = "bgr"
@@ -141,7 +126,32 @@ class Aligner:
 
         Raises ImageError for the picture, InputError for boxes and points.
         """
-        return self._align([(image, boxes, kps)], color)[0]
+        with profiling.call(self.profile):
+            return self._align(image, boxes, kps, color)
+
+    @overload
+    def batch(
+        self,
+        images: Iterable[Any],
+        *,
+        boxes: Iterable[ArrayLike | None] | None = None,
+        kps: Iterable[ArrayLike | None] | None = None,
+        color: Color = "bgr",
+        errors: Literal["raise"] = "raise",
+        workers: int | None = None,
+    ) -> list[list[Face]]: ...
+
+    @overload
+    def batch(
+        self,
+        images: Iterable[Any],
+        *,
+        boxes: Iterable[ArrayLike | None] | None = None,
+        kps: Iterable[ArrayLike | None] | None = None,
+        color: Color = "bgr",
+        errors: Literal["skip"],
+        workers: int | None = None,
+    ) -> list[list[Face] | FacelmError]: ...
 
     def batch(
         self,
@@ -150,70 +160,83 @@ class Aligner:
         boxes: Iterable[ArrayLike | None] | None = None,
         kps: Iterable[ArrayLike | None] | None = None,
         color: Color = "bgr",
-    ) -> list[list[Face]]:
-        """The faces of each picture. Faces of all pictures share batches; one picture at a time is held in memory.
+        errors: Literal["raise", "skip"] = "raise",
+        workers: int | None = None,
+    ) -> list[list[Face]] | list[list[Face] | FacelmError]:
+        """Return the faces of each picture, in order; ``workers`` pictures are aligned side by side, in threads.
 
-        ``boxes`` and ``kps`` hold one entry, or None, a picture; see :meth:`__call__`.
+        ``workers`` is by default the number of cores, at most 8; 1 is a plain loop. Two pictures a worker are held in
+        memory at a time. ``boxes`` and ``kps`` hold one entry, or None, a picture; see :meth:`__call__`.
+
+        ``errors="raise"``: the first picture that cannot be read, or whose boxes or points are no such, ends the batch
+        with its ImageError or InputError. ``errors="skip"``: that error stands in the picture's place, and the others
+        are done; ``isinstance(faces, list)`` tells them apart. Other errors are raised in any case.
         """
-        return self._align(_rows(images, boxes, kps), color)
+        if isinstance(images, (str, bytes, os.PathLike)):
+            raise InputError(f"a batch is of many pictures, such as a list of paths, not of {images!r:.80}")
+        if errors not in ("raise", "skip"):
+            raise InputError(f"errors is 'raise' or 'skip', not {errors!r}")
+        skipped = (ImageError, InputError) if errors == "skip" else ()
 
-    def _align(self, rows: Iterable[tuple[Any, ArrayLike | None, ArrayLike | None]], color: Color) -> list[list[Face]]:
-        with self.timing.call():
-            return self._align_rows(rows, color)
+        def align(row: tuple[Any, ArrayLike | None, ArrayLike | None]) -> list[Face] | FacelmError:
+            image, own_boxes, own_kps = row
+            try:
+                return self(image, boxes=own_boxes, kps=own_kps, color=color)
+            except skipped as error:
+                return error
 
-    def _align_rows(
-        self, rows: Iterable[tuple[Any, ArrayLike | None, ArrayLike | None]], color: Color
-    ) -> list[list[Face]]:
+        return list(map_in_order(align, _rows(images, boxes, kps), checked_workers(workers)))
+
+    def _align(self, image: Any, boxes: ArrayLike | None, kps: ArrayLike | None, color: Color) -> list[Face]:
+        with profiling.stage(profiling.READ):
+            picture = image if isinstance(image, Picture) else Picture(image, color)
+        candidates = self._candidates(picture, boxes, kps)
+        transforms = [self._transform(candidate, index) for index, candidate in enumerate(candidates)]
+        # The picture is as fine as the crops: no crop magnifies it, unless it magnifies the full one.
+        coarsest = 1 / max((transform.scale for transform in transforms), default=1.0)
         size = self.landmarker.size
-        crops = np.empty((self.landmarker.max_batch, size, size, 3), np.uint8)
-        pending: list[_Pending] = []
-        results: list[list[Face]] = []
-        for image, boxes, kps in rows:
-            with self.timing.stage(profiling.READ):
-                picture = image if isinstance(image, Picture) else Picture(image, color)
-            results.append([])
-            candidates = self._candidates(picture, boxes, kps)
-            transforms = [self._transform(candidate, index) for index, candidate in enumerate(candidates)]
-            # The picture is as fine as the crops: no crop magnifies it, unless it magnifies the full one.
-            coarsest = 1 / max((transform.scale for transform in transforms), default=1.0)
-            for candidate, transform in zip(candidates, transforms, strict=True):
-                view = self._view(picture, coarsest)
-                with self.timing.stage(profiling.WARP):
-                    view.warp(transform, out=crops[len(pending)])
-                pending.append(_Pending(results[-1], candidate, transform))
-                if len(pending) == len(crops):
-                    self._finish(crops, pending)
-        self._finish(crops, pending)
-        return results
+        crops = np.empty((len(candidates), size, size, 3), np.uint8)
+        for crop, transform in zip(crops, transforms, strict=True):
+            view = self._view(picture, coarsest)
+            with profiling.stage(profiling.WARP):
+                view.warp(transform, out=crop)
+        with profiling.stage(profiling.BATCH):
+            landmarks, scores = self.landmarker.run(crops)
+        with profiling.stage(profiling.MAP_BACK):
+            return [
+                self._face(
+                    candidate,
+                    transform,
+                    transform.invert(landmarks[index]).astype(np.float32),
+                    None if scores is None else scores[index].copy(),
+                )
+                for index, (candidate, transform) in enumerate(zip(candidates, transforms, strict=True))
+            ]
 
     def _view(self, picture: Picture, coarsest: float) -> View:
         """The picture at 1/``coarsest`` of its size or finer; decoding it is time of reading."""
         if (view := picture.decoded(coarsest)) is not None:
             return view
-        with self.timing.stage(profiling.READ):
+        with profiling.stage(profiling.READ):
             return picture.view(coarsest)
 
-    def _finish(self, crops: ImageArray, pending: list[_Pending]) -> None:
-        """Run the crops that wait and hand their faces out."""
-        with self.timing.stage(profiling.BATCH):
-            landmarks, scores = self.landmarker.run(crops[: len(pending)])
-        with self.timing.stage(profiling.MAP_BACK):
-            for index, one in enumerate(pending):
-                points = one.transform.invert(landmarks[index]).astype(np.float32)
-                one.faces.append(self._face(one, points, None if scores is None else scores[index].copy()))
-        pending.clear()
-
-    def _face(self, one: _Pending, points: NDArray[np.float32], scores: NDArray[np.float32] | None) -> Face:
+    def _face(
+        self,
+        candidate: _Candidate,
+        transform: CropTransform,
+        points: NDArray[np.float32],
+        scores: NDArray[np.float32] | None,
+    ) -> Face:
         markup = self.landmarker.spec.markup
-        bbox, kps = one.candidate.bbox, one.candidate.kps
+        bbox, kps = candidate.bbox, candidate.kps
         return Face(
             bbox=np.concatenate([points.min(axis=0), points.max(axis=0)]) if bbox is None else bbox,
-            score=one.candidate.score,
+            score=candidate.score,
             kps=markups.convert(points, markup, "kps5").astype(np.float32) if kps is None else kps,
             landmarks=points,
             scores=scores,
             markup=markup,
-            transform=one.transform,
+            transform=transform,
         )
 
     def _transform(self, candidate: _Candidate, index: int) -> CropTransform:
@@ -244,9 +267,7 @@ class Aligner:
     def _detected(self, picture: Picture) -> list[_Candidate]:
         if self.detector is None:
             raise InputError("this Aligner has no detector; give boxes or kps")
-        long, short = _finest_look(self.detector.det_size)
-        sides = picture.width, picture.height
-        view = self._view(picture, min(max(sides) / long, min(sides) / short))
+        view = self._view(picture, self.detector.coarsest(picture.width, picture.height))
         found = self._detect(view.image).select(slice(0, self.max_faces))
         boxes = view.to_picture(found.boxes.reshape(-1, 2, 2)).reshape(-1, 4)
         return [
@@ -256,7 +277,7 @@ class Aligner:
 
     def _detect(self, picture: ImageArray) -> Detections:
         assert self.detector is not None
-        with self.timing.stage(profiling.RESIZE, after=profiling.MERGE):
+        with profiling.stage(profiling.RESIZE, after=profiling.MERGE):
             return self.detector(picture)
 
     def _kps_in(self, picture: Picture, box: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -275,19 +296,6 @@ class Aligner:
         return np.asarray(box[:2] + MEAN_KPS * (box[2:] - box[:2]), np.float32)
 
 
-def _detector_precision(precision: Precision) -> dict[str, Precision]:
-    """The embedded detector stays fp32, in which it is faster and finds more."""
-    return {"precision": "auto" if precision == "int8" else precision}
-
-
-def _finest_look(det_size: DetSize) -> tuple[float, float]:
-    """The long and short side in pixels below which a picture would be too coarse for the detector's closest look."""
-    if det_size == "auto":
-        closest = ZOOM**ZOOMS
-        return BASE_LONG_SIDE * closest, BASE_SHORT_SIDE * closest
-    return (det_size, 1) if isinstance(det_size, int) else (max(det_size), 1)
-
-
 def _engine_session(
     landmarks: str | os.PathLike[str] | Session | Landmarker, engine: str | os.PathLike[str], device: str
 ) -> Session:
@@ -296,13 +304,6 @@ def _engine_session(
     if not isinstance(landmarks, (str, os.PathLike)):
         raise InputError(f"engine goes with landmarks as a name or a path to an .onnx, not {type(landmarks).__name__}")
     return open_engine(landmarks, engine, device=device)
-
-
-def _timed(part: _Part, profile: profiling.Profile, stage: str) -> _Part:
-    """A copy of a Landmarker or Detector whose network's runs are a stage; the one given stays as it is."""
-    timed = copy.copy(part)
-    timed.session = profiling.TimedSession(part.session, profile, stage)
-    return timed
 
 
 def _rows(
@@ -329,8 +330,9 @@ def _rows(
 def _checked(values: ArrayLike, shape: tuple[int, ...], what: str, picture: Picture) -> NDArray[np.float32]:
     """Boxes (k, 4) or points (k, 5, 2) of a picture as float32; one face without its axis is one of them."""
     try:
-        array = np.asarray(values, np.float32)
-    except (TypeError, ValueError) as error:
+        with np.errstate(over="ignore"):  # what float32 does not hold is infinite, and refused as such
+            array = np.asarray(values, np.float32)
+    except (TypeError, ValueError, OverflowError) as error:
         raise InputError(f"{what} are not an array of numbers ({error})") from error
     if array.shape == shape:
         array = array[None]
@@ -348,6 +350,8 @@ def _checked(values: ArrayLike, shape: tuple[int, ...], what: str, picture: Pict
 def _check_place(points: NDArray[np.float32], what: str, width: int, height: int, *, is_box: bool) -> None:
     if not np.isfinite(points).all():
         raise InputError(f"{what} is not finite")
+    if (np.abs(points) > FARTHEST).any():
+        raise InputError(f"{what} reaches farther than {FARTHEST:,} pixels, the largest side of a picture")
     if is_box and not (points[1] > points[0]).all():
         raise InputError(f"{what} has no area; a box is (x1, y1, x2, y2) with x2 > x1 and y2 > y1")
     if (points.max(axis=0) < -0.5).any() or (points.min(axis=0) > (width - 0.5, height - 0.5)).any():

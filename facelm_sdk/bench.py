@@ -1,17 +1,16 @@
 """How fast a model runs on this machine: the timing that every figure of this project comes from, and ``facelm bench``.
 
-Times are wall-clock milliseconds. Sides that are compared take turns in blocks, so that a machine that slows down slows
-all of them; the first run of a block, which finds caches and threads as another side left them, is not counted.
+Times are wall-clock milliseconds. What is compared is interleaved, one run of each in turn, so that a machine that
+slows down slows all of them. A ratio is only stated where all were steady.
 """
 
 from __future__ import annotations
 
-import functools
 import itertools
 import os
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +20,12 @@ from numpy.typing import NDArray
 from . import machine
 from ._optional import load_cv2, load_onnxruntime
 from .aligner import Aligner
+from .contract import LandmarkSpec, PipelineSpec
 from .errors import InputError
 from .images.read import read_image
 from .landmarker import Landmarker
-from .runtimes.base import Session
-from .runtimes.open import open_file
+from .runtimes.base import InferencePrecision, RuntimeOptions, Session
+from .runtimes.open import Variant, open_file
 from .types import ImageArray
 
 PICTURE = Path(__file__).parent / "assets" / "portrait.jpg"
@@ -36,6 +36,8 @@ BLOCK_SECONDS = 0.2
 MOST_IN_A_BLOCK = 20
 WARM_UP_SECONDS = 0.3
 LEAST_RUNS = 5
+STEADY = 1.4
+"""Times the fastest run that the upper quartile of a steady measurement is at most."""
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -83,15 +85,41 @@ def in_turns(
     return found
 
 
-def side_by_side(*sides: Callable[[], object], **options: Any) -> list[list[float]]:
-    """:func:`in_turns` of plain functions, timed from here."""
-    return in_turns(*(functools.partial(times, side) for side in sides), **options)
+def interleaved(*runs: Callable[[], object], seconds: float, least: int = LEAST_RUNS) -> list[list[float]]:
+    """Return the milliseconds of each of ``runs``, one of each in turn for about ``seconds``, at least ``least`` turns.
+
+    A turn before them, which finds caches and memory as nobody left them, is not counted.
+    """
+    found: list[list[float]] = [[] for _ in runs]
+    for run in runs:
+        run()
+    start = time.perf_counter()
+    while len(found[0]) < least or time.perf_counter() - start < seconds:
+        for own, run in zip(found, runs, strict=True):
+            own += times(run, 1)
+    return found
 
 
 def summary(found: Sequence[float]) -> dict[str, float]:
-    """Median and quartiles of times, and how many there are."""
-    q1, median, q3 = (round(float(value), 4) for value in np.percentile(found, (25, 50, 75)))
-    return {"median": median, "q1": q1, "q3": q3, "runs": len(found)}
+    """Return minimum, median and quartiles of times, and how many there are."""
+    least, q1, median, q3 = (round(float(value), 4) for value in np.percentile(found, (0, 25, 50, 75)))
+    return {"min": least, "median": median, "q1": q1, "q3": q3, "runs": len(found)}
+
+
+def unsteady(ms: Mapping[str, float]) -> str | None:
+    """Return why the times of a :func:`summary` are no ground for a ratio, or None where they are steady.
+
+    A machine that has nothing else to do repeats itself: a quarter of the runs far above the fastest is other work.
+    """
+    if ms["q3"] <= STEADY * ms["min"]:
+        return None
+    return f"the machine was busy: a quarter of the runs took {ms['q3'] / ms['min']:.1f} times as long as the fastest"
+
+
+def ratio(one: Mapping[str, float], other: Mapping[str, float]) -> tuple[float | None, str | None]:
+    """Return how many times the median of ``other`` is in that of ``one``, or None and the reason there is none."""
+    reason = unsteady(one) or unsteady(other)
+    return (None, reason) if reason else (round(one["median"] / other["median"], 2), None)
 
 
 def tails(found: Sequence[float]) -> dict[str, float]:
@@ -101,11 +129,25 @@ def tails(found: Sequence[float]) -> dict[str, float]:
 
 
 @dataclass(frozen=True, slots=True)
-class Benched:
-    """How long one model takes. ``ms``: median, quartiles, p90 and p99 of one run, and how many runs were timed.
+class Timed:
+    """The times of one number of ``threads``, None where the runtime has no such number.
 
-    ``what`` is what a run does; ``per_second`` counts ``unit`` (crops or pictures); ``threads`` None is the runtime's
-    own choice.
+    ``ms``: minimum, median, quartiles, p90 and p99 of a run, and how many were timed; ``busy`` says why they are not
+    to be relied on, where that is so.
+    """
+
+    threads: int | None
+    ms: dict[str, float]
+    per_second: float
+    busy: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Benched:
+    """How long one model takes, on one thread and on all cores.
+
+    ``what`` is what a run does, and ``unit`` what it does it to: crops or pictures.
+    ``speed_up`` is how many times faster all cores are, None where that was not measured or not steady.
     """
 
     model: str
@@ -114,17 +156,16 @@ class Benched:
     what: str
     batch: int
     flip: bool
-    threads: int | None
     providers: tuple[str, ...]
-    ms: dict[str, float]
-    per_second: float
+    timed: tuple[Timed, ...]
+    speed_up: float | None
     unit: str
     machine: dict[str, Any]
     versions: dict[str, str]
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready values."""
-        return {**asdict(self), "providers": list(self.providers)}
+        """Return JSON-ready values."""
+        return {**asdict(self), "providers": list(self.providers), "timed": [asdict(one) for one in self.timed]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +184,8 @@ class _Work:
 def bench(
     model: str | os.PathLike[str] | None = None,
     *,
-    precision: str | None = None,
+    variant: Variant = "auto",
+    inference_precision: InferencePrecision | None = None,
     batch: int = 1,
     threads: int | None = None,
     provider: str | None = None,
@@ -152,14 +194,16 @@ def bench(
     seconds: float = 3.0,
     picture: Any = PICTURE,
 ) -> Benched:
-    """Time a model on this machine for about ``seconds``, after a warm-up.
+    """Time a model on this machine for about ``seconds``, after a warm-up: on one thread and on all cores, interleaved.
+
+    ``threads`` is one number instead of both. A GPU or an engine is timed once.
 
     ``model`` is an embedded model's name or a file: a landmark model gets ``batch`` crops a run, a detector and a
     pipeline ``picture`` (anything :func:`read_image` takes; default: a 640x480 portrait). None is the whole
-    :class:`Aligner` with the embedded models on ``batch`` such pictures, detection included. ``precision`` is that of
-    embedded models, as in Aligner, or of an OpenVINO .xml (f32, bf16); another file has its own. ``provider`` is one of
-    :data:`PROVIDERS` or onnxruntime's own name, ``device`` as in OrtSession; what was asked for and cannot be used is a
-    ProviderError, never another provider's time. ``threads`` and ``flip`` as in Landmarker.
+    :class:`Aligner` with the embedded models on ``batch`` such pictures, detection included. ``variant`` is that of
+    embedded models, as in Aligner; ``inference_precision`` (f32, bf16) is of an OpenVINO .xml. ``provider`` is one of
+    :data:`PROVIDERS` or onnxruntime's own name, ``device`` as in RuntimeOptions; what was asked for and cannot be used
+    is a ProviderError, never another provider's time. ``flip`` as in Landmarker.
 
     Raises InputError for options that do not fit the model, and what opening it does.
     """
@@ -167,34 +211,58 @@ def bench(
         raise InputError(f"batch is at least 1, not {batch}")
     if not seconds >= 0:
         raise InputError(f"seconds is 0 or more, not {seconds}")
-    options = _options(precision=precision, threads=threads, provider=provider, device=device)
-    image = read_image(picture)
-    if model is None:
-        work = _whole(image, batch, flip, options)
-    else:
-        session = open_file(model, **options)
-        work = (_crops if session.spec.task == "landmarks" else _picture)(session, image, batch, flip)
-    warm_up(work.run, WARM_UP_SECONDS)
-    found = times(work.run, LEAST_RUNS)
-    end = time.perf_counter() + max(0.0, seconds - sum(found) / 1000)
-    while time.perf_counter() < end:
-        found += times(work.run, 1)
-    ms = {**summary(found), **tails(found)}
-    return Benched(
-        model=work.model,
-        task=work.task,
-        precision=precision if precision in ("f32", "bf16") else work.session.spec.precision,
-        what=work.what,
-        batch=batch,
-        flip=work.flip,
+    options = RuntimeOptions(
+        device=device,
+        providers=None if provider is None else [_provider(provider)],
+        strict=True,
         threads=threads,
-        providers=work.session.providers,
-        ms=ms,
-        per_second=round(1000 * batch / ms["median"], 2),
-        unit=work.unit,
+        inference_precision=inference_precision,
+    )
+    image = read_image(picture)
+
+    def work(count: int | None) -> _Work:
+        own = replace(options, threads=count)
+        if model is None:
+            return _whole(image, batch, flip, own, variant)
+        session = open_file(model, own, variant=variant)
+        return (_crops if isinstance(session.spec, LandmarkSpec) else _picture)(session, image, batch, flip)
+
+    counts = _threads(options, model)
+    works = [work(count) for count in counts]
+    for one in works:
+        warm_up(one.run, WARM_UP_SECONDS)
+    found = interleaved(*(one.run for one in works), seconds=seconds)
+    timed = tuple(_timed(count, times, batch) for count, times in zip(counts, found, strict=True))
+    first = works[0]
+    return Benched(
+        model=first.model,
+        task=first.task,
+        precision=inference_precision or first.session.spec.precision,
+        what=first.what,
+        batch=batch,
+        flip=first.flip,
+        providers=first.session.providers,
+        timed=timed,
+        speed_up=ratio(timed[0].ms, timed[1].ms)[0] if len(timed) > 1 else None,
+        unit=first.unit,
         machine=machine.describe(),
         versions=machine.versions(),
     )
+
+
+def _threads(options: RuntimeOptions, model: str | os.PathLike[str] | None) -> list[int | None]:
+    """Return the numbers of threads to time: what was asked for, else one and all cores, of a CPU's runtime."""
+    if options.threads is not None:
+        return [options.threads]
+    on_cpu = options.device == "cpu" and options.providers in (None, (PROVIDERS["cpu"],))
+    if not on_cpu or (model is not None and os.fspath(model).lower().endswith(".engine")):
+        return [None]
+    return [1, cores] if (cores := machine.usable_cores()) > 1 else [1]
+
+
+def _timed(threads: int | None, found: Sequence[float], batch: int) -> Timed:
+    ms = {**summary(found), **tails(found)}
+    return Timed(threads, ms, round(1000 * batch / ms["median"], 2), unsteady(ms))
 
 
 def warm_up(run: Callable[[], object], seconds: float) -> None:
@@ -205,29 +273,33 @@ def warm_up(run: Callable[[], object], seconds: float) -> None:
         runs += 1
 
 
-def _options(*, precision: str | None, threads: int | None, provider: str | None, device: str) -> dict[str, Any]:
-    """Those of a session; what is None is left to it."""
-    providers = None
-    if provider is not None:
-        name = PROVIDERS.get(provider.lower(), provider)
-        known = load_onnxruntime().get_available_providers()
-        if name not in known:
-            short = [key for key, value in PROVIDERS.items() if value in known]
-            raise InputError(f"provider {provider!r} is not in this onnxruntime; there are {', '.join(short or known)}")
-        providers = [name]
-    given = {"precision": precision, "threads": threads, "providers": providers}
-    return {"device": device, "strict": True, **{key: value for key, value in given.items() if value is not None}}
+def _provider(name: str) -> str:
+    """Return onnxruntime's name of a provider that it has here. Raises InputError where it has no such."""
+    full = PROVIDERS.get(name.lower(), name)
+    known = load_onnxruntime().get_available_providers()
+    if full not in known:
+        short = [key for key, value in PROVIDERS.items() if value in known]
+        raise InputError(f"provider {name!r} is not in this onnxruntime; there are {', '.join(short or known)}")
+    return full
 
 
-def _whole(image: ImageArray, batch: int, flip: bool | None, options: dict[str, Any]) -> _Work:
-    aligner = Aligner(flip=flip, **options)
+def _whole(image: ImageArray, batch: int, flip: bool | None, options: RuntimeOptions, variant: Variant) -> _Work:
+    options.refuse(["inference_precision"], "is of an OpenVINO .xml, and the whole Aligner has none")
+    aligner = Aligner(
+        flip=flip,
+        variant=variant,
+        device=options.device,
+        providers=options.providers,
+        strict=options.strict,
+        threads=options.threads,
+    )
     images = [image] * batch
     faces = len(aligner(image))
     detector = aligner.detector
     assert detector is not None
     height, width = image.shape[:2]
     return _Work(
-        run=lambda: aligner.batch(images),
+        run=(lambda: aligner(image)) if batch == 1 else (lambda: aligner.batch(images)),
         what=f"Aligner on {_pictures(batch)} {width}x{height}, {faces} face{'s' * (faces != 1)} each, with detection",
         unit="pictures",
         session=aligner.landmarker.session,
@@ -253,7 +325,7 @@ def _crops(session: Session, image: ImageArray, batch: int, flip: bool | None) -
         session=session,
         model=session.spec.name,
         task="landmarks",
-        flip=bool(flip) or session.spec.flip,
+        flip=bool(flip) or landmarker.spec.flip,
     )
 
 
@@ -270,21 +342,29 @@ def _picture(session: Session, image: ImageArray, batch: int, flip: bool | None)
         session=session,
         model=spec.name,
         task=spec.task,
-        flip=spec.flip,
+        flip=isinstance(spec, PipelineSpec) and spec.flip,
     )
 
 
 def lines(found: Benched) -> list[tuple[str, str]]:
-    """What there is to say of a result, as labels and texts."""
-    ms, about = found.ms, found.machine
-    threads = "the default" if found.threads is None else str(found.threads)
+    """Return what there is to say of a result, as labels and texts."""
+    about = found.machine
     return [
         ("model", f"{found.model}, {found.precision}{', flip averaging' if found.flip else ''}"),
         ("a run", found.what),
-        ("median", f"{ms['median']:.3g} ms (quartiles {ms['q1']:.3g}-{ms['q3']:.3g}, {ms['runs']} runs)"),
-        ("p90, p99", f"{ms['p90']:.3g} ms, {ms['p99']:.3g} ms"),
-        ("throughput", f"{found.per_second:.4g} {found.unit} a second"),
-        ("runs on", f"{', '.join(found.providers)}; threads: {threads}"),
+        *(line for one in found.timed for line in _lines(one, found.unit)),
+        *([("all cores", f"{found.speed_up:.2f} times as fast as one thread")] if found.speed_up is not None else []),
+        ("runs on", ", ".join(found.providers)),
         ("machine", f"{about['cpu']}, {about['cores']} cores, {about['os']} {about['architecture']}"),
         ("versions", ", ".join(f"{name} {version}" for name, version in found.versions.items())),
+    ]
+
+
+def _lines(one: Timed, unit: str) -> list[tuple[str, str]]:
+    ms = one.ms
+    label = "time" if one.threads is None else f"{one.threads} thread{'s' * (one.threads != 1)}"
+    text = f"median {ms['median']:.3g} ms (least {ms['min']:.3g}, quartiles {ms['q1']:.3g}-{ms['q3']:.3g}"
+    return [
+        (label, f"{text}, p90 {ms['p90']:.3g}, p99 {ms['p99']:.3g}; {ms['runs']} runs)"),
+        ("", one.busy if one.busy else f"{one.per_second:.4g} {unit} a second"),
     ]

@@ -11,13 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import boxes as box_math
+from . import profile as profiling
 from . import zoo
+from ._checks import is_number, is_whole
 from ._optional import load_cv2
-from .contract import ModelSpec
+from .contract import DetectorSpec
 from .errors import InputError
 from .images.read import read_image
-from .runtimes.base import Provider, Session
-from .runtimes.open import Precision, open_session
+from .runtimes.base import Provider, RuntimeOptions, Session
+from .runtimes.open import Variant, open_session, renamed
 from .types import ImageArray
 
 DetSize = int | tuple[int, int] | Literal["auto"]
@@ -35,6 +37,8 @@ BASE_SHORT_SIDE = 160
 MAX_UPSCALE = 2.0
 MAX_PIXELS = 4_000_000
 MIN_SIDE = 64
+MAX_SIDE = 4096
+"""The largest det_size: a pass at 4096x4096 takes about a gigabyte."""
 
 ZOOM = 2.0
 ZOOMS = 2
@@ -82,8 +86,8 @@ class Detector:
     that might be one. Any other picture it looks at at about 320 pixels, at 640 and at 1280 while small faces may be
     left, and again inside a border where a face fills the frame. An int is the long side, a (width, height) the frame
     the picture is fitted into, both in one pass. ``det_thresh`` is the score threshold (default: the model's own).
-    ``precision``: see open_session; ``device``, ``providers``, ``strict``, ``threads``, ``session_options``: see
-    OrtSession.
+    ``variant`` chooses among an embedded model's files: see open_file; ``device``, ``providers``, ``strict``,
+    ``threads``, ``session_options``: see RuntimeOptions. ``precision`` is ``variant``'s old name.
     """
 
     def __init__(
@@ -92,34 +96,38 @@ class Detector:
         *,
         det_size: DetSize = "auto",
         det_thresh: float | None = None,
-        precision: Precision = "auto",
+        variant: Variant = "auto",
         device: str = "cpu",
         providers: Sequence[Provider] | None = None,
         strict: bool = False,
         threads: int | None = None,
         session_options: Any = None,
+        precision: Variant | None = None,
     ) -> None:
         self.det_size = _checked_size(det_size)
-        self.session = open_session(
-            model,
-            "detection",
-            precision=precision,
-            device=device,
-            providers=providers,
-            strict=strict,
-            threads=threads,
-            session_options=session_options,
+        if det_thresh is not None and not is_number(det_thresh, 0, 1):
+            raise InputError(f"det_thresh is a score from 0 to 1, not {det_thresh!r}")
+        options = RuntimeOptions(
+            device=device, providers=providers, strict=strict, threads=threads, session_options=session_options
         )
-        default = self.session.spec.det_thresh
-        assert default is not None
-        self.det_thresh = default if det_thresh is None else float(det_thresh)
-        if not 0 <= self.det_thresh <= 1:
-            raise InputError(f"det_thresh is a score from 0 to 1, not {det_thresh}")
+        self.session, self._spec = open_session(model, DetectorSpec, options, variant=renamed(variant, precision))
+        self.det_thresh = self.spec.det_thresh if det_thresh is None else float(det_thresh)
 
     @property
-    def spec(self) -> ModelSpec:
+    def spec(self) -> DetectorSpec:
         """The model's contract."""
-        return self.session.spec
+        return self._spec
+
+    def coarsest(self, width: int, height: int) -> float:
+        """Return how many times smaller than (width, height) a picture may be for this detector to see as much of it.
+
+        Its closest look at the picture then still does not magnify it; below 1 it would magnify the full one.
+        """
+        long, short = max(width, height), min(width, height)
+        if self.det_size == "auto":
+            closest = ZOOM**ZOOMS
+            return min(long / (BASE_LONG_SIDE * closest), short / (BASE_SHORT_SIDE * closest))
+        return long / (self.det_size if isinstance(self.det_size, int) else max(self.det_size))
 
     def __call__(self, image: Any, *, color: Literal["bgr", "rgb"] = "bgr") -> Detections:
         """The faces of a picture: (H, W, 3) uint8 BGR, or whatever :func:`facelm_sdk.read_image` takes."""
@@ -203,7 +211,9 @@ class Detector:
         bottom = max((frame or size)[1], MIN_SIDE) - top - size[1]
         if (left, top, right, bottom) != (0, 0, 0, 0):
             resized = cv2.copyMakeBorder(resized, top, max(0, bottom), left, max(0, right), cv2.BORDER_CONSTANT)
-        found = Detections(*self.session.run({"image": np.ascontiguousarray(resized)[None]}))
+        image = np.ascontiguousarray(resized)[None]
+        with profiling.stage(profiling.DETECTOR):
+            found = Detections(*self.session.run({"image": image}))
         found = found.select(found.scores >= (self.det_thresh if least is None else least))
         # Pixel centres lie at whole numbers, so a pixel's own half is scaled too. Sides are rounded one by one.
         zoom = np.array([size[0] / seen[0], size[1] / seen[1]], np.float32)
@@ -264,16 +274,11 @@ def _merged(*passes: Detections) -> Detections:
 
 
 def _checked_size(det_size: Any) -> DetSize:
-    if det_size == "auto":
+    if isinstance(det_size, str) and det_size == "auto":
         return "auto"
-    if isinstance(det_size, int) and not isinstance(det_size, bool) and det_size >= MIN_SIDE:
-        return det_size
-    if (
-        isinstance(det_size, (tuple, list))
-        and len(det_size) == 2
-        and all(isinstance(side, int) and side >= MIN_SIDE for side in det_size)
-    ):
-        return (det_size[0], det_size[1])
-    raise InputError(
-        f"det_size is 'auto', a long side or (width, height) of at least {MIN_SIDE} pixels; got {det_size!r}"
-    )
+    sides = det_size if isinstance(det_size, (tuple, list)) and len(det_size) == 2 else (det_size,)
+    if not all(is_whole(side, MIN_SIDE, MAX_SIDE) for side in sides):
+        raise InputError(
+            f"det_size is 'auto', a long side or (width, height) of {MIN_SIDE} to {MAX_SIDE} pixels; got {det_size!r}"
+        )
+    return int(sides[0]) if len(sides) == 1 else (int(sides[0]), int(sides[1]))

@@ -35,7 +35,7 @@ class UnknownModelError(ModelError, KeyError):
 
 
 class ModelFileError(ModelError, OSError):
-    """A model file is missing, truncated or not a model."""
+    """A model file is missing, truncated, not a model, or a graph that cannot be run."""
 
 
 class ContractError(ModelError, ValueError):

@@ -7,15 +7,17 @@ import json
 import os
 import re
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 from . import zoo
 from ._optional import load_onnxruntime
-from .contract import METADATA_KEY, ModelSpec
+from .contract import METADATA_KEY, ModelSpec, Tensor, check
 from .errors import ContractError, InputError, ModelFileError
-from .runtimes.base import check_signature, signature
+from .runtimes.base import first_line
+from .runtimes.onnxruntime import metadata_of, tensors_of
 
 NO_CONTRACT = (
     f"no {METADATA_KEY!r} contract inside: facelm-export did not make this file, and Aligner, Detector and Landmarker "
@@ -70,17 +72,12 @@ def _contract(text: str | None) -> dict[str, Any]:
         spec = ModelSpec.from_json(text)
     except ContractError as error:
         return {"contract": None, "note": str(error)}
-    inputs, outputs = (
-        [{"name": name, "dtype": _dtype(kind), "shape": list(shape)} for name, (kind, shape) in part.items()]
-        for part in signature(spec)
-    )
-    return {"contract": json.loads(spec.to_json()), "inputs": inputs, "outputs": outputs}
+    tensors = spec.tensors
+    return {"contract": spec.to_dict(), "inputs": _listed(tensors.inputs), "outputs": _listed(tensors.outputs)}
 
 
-def _dtype(kind: str) -> str:
-    """The numpy name of a type that onnxruntime calls tensor(float) or the like."""
-    name = kind.removeprefix("tensor(").removesuffix(")")
-    return {"float": "float32", "double": "float64"}.get(name, name)
+def _listed(tensors: Mapping[str, Tensor]) -> list[dict[str, Any]]:
+    return [{"name": name, "dtype": one.dtype, "shape": list(one.shape or ())} for name, one in tensors.items()]
 
 
 def _onnx(path: Path) -> dict[str, Any]:
@@ -91,25 +88,23 @@ def _onnx(path: Path) -> dict[str, Any]:
     try:
         session = ort.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ModelFileError(f"{path} cannot be opened; it is truncated or not an ONNX model ({reason})") from error
-    inputs, outputs = (
-        [{"name": node.name, "dtype": _dtype(node.type), "shape": list(node.shape)} for node in nodes]
-        for nodes in (session.get_inputs(), session.get_outputs())
-    )
+        raise ModelFileError(
+            f"{path} cannot be opened; it is truncated or not an ONNX model ({first_line(error)})"
+        ) from error
+    found = tensors_of(session, path.name)
+    facts = _contract(metadata_of(session, path.name).get(METADATA_KEY))
     meta = session.get_modelmeta()
-    facts = _contract(meta.custom_metadata_map.get(METADATA_KEY))
     if facts["contract"] is not None:
         try:
-            check_signature(session, ModelSpec.from_json(json.dumps(facts["contract"])), path.name)
+            check(found, ModelSpec.from_json(json.dumps(facts["contract"])), path.name)
         except ContractError as error:
             facts["note"] = str(error)
     made_by = {"made by": meta.producer_name} if facts["contract"] is None and meta.producer_name else {}
     return {
         **facts,
         "kind": "ONNX model",
-        "inputs": inputs,
-        "outputs": outputs,
+        "inputs": _listed(found.inputs),
+        "outputs": _listed(found.outputs),
         "details": {**made_by, **_report(path)},
     }
 
@@ -174,7 +169,7 @@ def _product(shape: list[int]) -> int:
 def _json_object(data: bytes, path: Path) -> dict[str, Any]:
     try:
         values = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelFileError(f"{path} is damaged: {error}") from error
     if not isinstance(values, dict):
         raise ModelFileError(f"{path} is damaged: a JSON object is expected")

@@ -10,11 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import markup as markups
+from . import profile as profiling
 from . import zoo
-from .contract import ModelSpec
+from ._checks import is_whole
+from .contract import LandmarkSpec
 from .errors import InputError
-from .runtimes.base import Provider, Session
-from .runtimes.open import Precision, open_session
+from .runtimes.base import Provider, RuntimeOptions, Session
+from .runtimes.open import Variant, open_session, renamed
 from .transform import CropRecipe
 from .types import ImageArray
 
@@ -24,8 +26,9 @@ class Landmarker:
 
     ``flip``: None as the graph does it; True averages with the mirrored crop, here where the graph does not; False asks
     for no averaging, which a graph with averaging inside cannot do (InputError). ``max_batch`` is the most crops, the
-    mirrored ones counted, in one run. ``precision``: see open_session; ``device``, ``providers``, ``strict``,
-    ``threads``, ``session_options``: see OrtSession.
+    mirrored ones counted, in one run. ``variant`` chooses among an embedded model's files: see open_file; ``device``,
+    ``providers``, ``strict``, ``threads``, ``session_options``: see RuntimeOptions. ``precision`` is ``variant``'s old
+    name.
     """
 
     def __init__(
@@ -34,25 +37,22 @@ class Landmarker:
         *,
         flip: bool | None = None,
         max_batch: int = 64,
-        precision: Precision = "auto",
+        variant: Variant = "auto",
         device: str = "cpu",
         providers: Sequence[Provider] | None = None,
         strict: bool = False,
         threads: int | None = None,
         session_options: Any = None,
+        precision: Variant | None = None,
     ) -> None:
-        if max_batch < 1:
-            raise InputError(f"max_batch is at least 1, not {max_batch}")
-        self.session = open_session(
-            model,
-            "landmarks",
-            precision=precision,
-            device=device,
-            providers=providers,
-            strict=strict,
-            threads=threads,
-            session_options=session_options,
+        if not is_whole(max_batch, 1):
+            raise InputError(f"max_batch is a whole number of at least 1, not {max_batch!r}")
+        if not (flip is None or isinstance(flip, bool)):
+            raise InputError(f"flip is True, False or None, not {flip!r}")
+        options = RuntimeOptions(
+            device=device, providers=providers, strict=strict, threads=threads, session_options=session_options
         )
+        self.session, self._spec = open_session(model, LandmarkSpec, options, variant=renamed(variant, precision))
         if flip is False and self.spec.flip:
             raise InputError(
                 f"{self.spec.name} averages with the mirrored crop inside its graph; flip=False cannot undo it"
@@ -62,14 +62,13 @@ class Landmarker:
         self._markup = markups.get(self.spec.markup)
 
     @property
-    def spec(self) -> ModelSpec:
+    def spec(self) -> LandmarkSpec:
         """The model's contract."""
-        return self.session.spec
+        return self._spec
 
     @property
     def recipe(self) -> CropRecipe:
         """How the model's crops are cut."""
-        assert self.spec.crop is not None
         return self.spec.crop
 
     @property
@@ -100,7 +99,9 @@ class Landmarker:
         return landmarks, scores
 
     def _run(self, crops: ImageArray) -> list[NDArray[np.float32]]:
-        return self.session.run({"crops": np.ascontiguousarray(crops)})
+        crops = np.ascontiguousarray(crops)
+        with profiling.stage(profiling.LANDMARKER):
+            return self.session.run({"crops": crops})
 
     def _run_flipped(self, crops: ImageArray) -> list[NDArray[np.float32]]:
         """The mean of what the crops and their mirror images give, in one batch."""

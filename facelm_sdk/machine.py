@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import functools
 import os
 import platform
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +17,46 @@ from ._optional import load_cv2, load_onnxruntime
 
 _INTEGER_PRODUCTS = {"avx512_vnni", "avx_vnni", "asimddp"}
 """Flags of processors that multiply and add four 8-bit pairs at once, without saturating on the way."""
+_WINDOWS_DOT_PRODUCT = 43
+"""PF_ARM_V82_DP_INSTRUCTIONS_AVAILABLE of Windows' IsProcessorFeaturePresent."""
 
 
 @functools.cache
 def fast_int8() -> bool:
-    """Whether int8 networks are faster than fp32 here and exact: as Linux tells; elsewhere nothing is assumed."""
+    """Return whether int8 networks are faster than fp32 here and exact; where nothing is known, they are not.
+
+    Linux names its processors' abilities. Apple's own processors all have dot products, Windows tells of those of Arm
+    processors, and on x86 numpy has asked the processor itself.
+    """
+    system, kind = platform.system(), platform.machine().lower()
+    if system == "Linux":
+        return _linux_names_products()
+    if kind in ("arm64", "aarch64"):
+        return system == "Darwin" or (system == "Windows" and _windows_has(_WINDOWS_DOT_PRODUCT))
+    return _numpy_found("AVX512VNNI")
+
+
+def _linux_names_products() -> bool:
     try:
         text = Path("/proc/cpuinfo").read_text("utf-8")
     except OSError:
         return False
     lines = [line for line in text.splitlines() if line.startswith(("flags", "Features"))]
     return bool(lines) and all(_INTEGER_PRODUCTS.intersection(line.split()) for line in lines)
+
+
+def _windows_has(feature: int) -> bool:
+    kernel = getattr(getattr(ctypes, "windll", None), "kernel32", None)
+    return kernel is not None and bool(kernel.IsProcessorFeaturePresent(feature))
+
+
+def _numpy_found(feature: str) -> bool:
+    """Return whether numpy saw an ability of the processor; it keeps the table to itself, so that it may be missing."""
+    for core in ("numpy._core", "numpy.core"):  # numpy 2 and 1
+        with contextlib.suppress(ImportError):
+            table = getattr(import_module(f"{core}._multiarray_umath"), "__cpu_features__", {})
+            return bool(table.get(feature, False))
+    return False
 
 
 def cpu_model() -> str:

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean, median
 from time import perf_counter
-from typing import Any
-
-from numpy.typing import NDArray
-
-from .contract import ModelSpec
-from .runtimes.base import Session
 
 READ = "read picture"
 RESIZE = "detect: resize"
@@ -50,18 +45,69 @@ class _Open:
     has_inner: bool = False
 
 
+@dataclass(slots=True)
+class _Call:
+    """A call that runs: its stages so far, in milliseconds and runs, and those that are open."""
+
+    profile: Profile
+    times: dict[str, float] = field(default_factory=dict)
+    runs: dict[str, int] = field(default_factory=dict)
+    open: list[_Open] = field(default_factory=list)
+
+    def book(self, name: str, seconds: float) -> None:
+        self.times[name] = self.times.get(name, 0.0) + seconds * 1e3
+
+    @contextmanager
+    def stage(self, name: str, after: str | None) -> Iterator[None]:
+        now = perf_counter()
+        if self.open:
+            outer = self.open[-1]
+            outer.has_inner = True
+            self.book(outer.name, now - outer.since)
+        self.open.append(_Open(name, now))
+        try:
+            yield
+        finally:
+            now = perf_counter()
+            stage = self.open.pop()
+            last = after if after and stage.has_inner else name
+            self.book(last, now - stage.since)
+            for booked in {name, last}:
+                self.runs[booked] = self.runs.get(booked, 0) + 1
+            if self.open:
+                self.open[-1].since = now
+
+
+class _Thread(threading.local):
+    call: _Call | None = None
+
+
+_thread = _Thread()
+_nothing: AbstractContextManager[None] = nullcontext()
+
+
+def call(profile: Profile | None) -> AbstractContextManager[None]:
+    """Return what times the code inside as one call of ``profile``; None measures nothing."""
+    return _nothing if profile is None else profile.call()
+
+
+def stage(name: str, after: str | None = None) -> AbstractContextManager[None]:
+    """Return what books the time inside as ``name`` in the call that this thread is in; outside of one, nothing.
+
+    Stages within it are not counted twice; from the last of those on, time is booked as ``after``.
+    """
+    running = _thread.call
+    return _nothing if running is None else running.stage(name, after)
+
+
 class Profile:
     """Times of the stages of each call, the last 1000 calls kept. A stage inside another is not counted twice.
 
-    For one thread at a time. ``print(aligner.profile)`` shows the table.
+    Calls of several threads at once are calls of their own. ``print(aligner.profile)`` shows the table.
     """
 
     def __init__(self) -> None:
-        self._open: list[_Open] = []
         self._calls: deque[tuple[float, dict[str, float], dict[str, int]]] = deque(maxlen=KEPT_CALLS)
-        self._times: dict[str, float] = {}
-        self._runs: dict[str, int] = {}
-        self._inside = False
 
     def reset(self) -> None:
         """Forget every call."""
@@ -82,17 +128,18 @@ class Profile:
     @property
     def total(self) -> StageTime:
         """The whole call."""
-        totals = [total for total, _, _ in self._calls] or [0.0]
+        totals = [total for total, _, _ in self._calls.copy()] or [0.0]
         return StageTime("total", len(self._calls), fmean(totals), median(totals), 1.0)
 
     def stages(self) -> list[StageTime]:
         """Every stage that ran, in the order of the way a picture takes."""
-        mean = self.total.mean or 1.0
+        calls = list(self._calls.copy())  # other threads may add to it
+        mean = fmean(total for total, _, _ in calls) if calls else 1.0
         found = []
-        for name in _sorted({name: 0.0 for _, times, _ in self._calls for name in times}):
-            values = [times.get(name, 0.0) for _, times, _ in self._calls]
-            runs = sum(counts.get(name, 0) for _, _, counts in self._calls)
-            found.append(StageTime(name, runs, fmean(values), median(values), fmean(values) / mean))
+        for name in _sorted({name: 0.0 for _, times, _ in calls for name in times}):
+            values = [times.get(name, 0.0) for _, times, _ in calls]
+            runs = sum(counts.get(name, 0) for _, _, counts in calls)
+            found.append(StageTime(name, runs, fmean(values), median(values), fmean(values) / (mean or 1.0)))
         return found
 
     def table(self) -> str:
@@ -110,87 +157,19 @@ class Profile:
     @contextmanager
     def call(self) -> Iterator[None]:
         """Time what is inside as one call; a call within a call is part of it. One that raises is not kept."""
-        if self._inside:
+        outer = _thread.call
+        if outer is not None and outer.profile is self:
             yield
             return
-        self._inside, self._times, self._runs = True, {}, {}
+        own = _thread.call = _Call(self)
         started = perf_counter()
         try:
             yield
             total = (perf_counter() - started) * 1e3
-            self._times[OTHER] = max(0.0, total - sum(self._times.values()))
-            self._calls.append((total, self._times, self._runs))
+            own.times[OTHER] = max(0.0, total - sum(own.times.values()))
+            self._calls.append((total, own.times, own.runs))
         finally:
-            self._inside = False
-            self._open.clear()
-
-    @contextmanager
-    def stage(self, name: str, after: str | None = None) -> Iterator[None]:
-        """Book the time inside, less that of stages within it, as ``name``; from the last of those on as ``after``."""
-        if not self._inside:
-            yield
-            return
-        now = perf_counter()
-        if self._open:
-            outer = self._open[-1]
-            outer.has_inner = True
-            self._book(outer.name, now - outer.since)
-        self._open.append(_Open(name, now))
-        try:
-            yield
-        finally:
-            now = perf_counter()
-            stage = self._open.pop()
-            last = after if after and stage.has_inner else name
-            self._book(last, now - stage.since)
-            for booked in {name, last}:
-                self._runs[booked] = self._runs.get(booked, 0) + 1
-            if self._open:
-                self._open[-1].since = now
-
-    def _book(self, name: str, seconds: float) -> None:
-        self._times[name] = self._times.get(name, 0.0) + seconds * 1e3
-
-
-class NoProfile:
-    """What stands in for a Profile where none was asked for: nothing is measured."""
-
-    _nothing: AbstractContextManager[None] = nullcontext()
-
-    def call(self) -> AbstractContextManager[None]:
-        """Do nothing."""
-        return self._nothing
-
-    def stage(self, name: str, after: str | None = None) -> AbstractContextManager[None]:
-        """Do nothing."""
-        return self._nothing
-
-
-class TimedSession:
-    """A session whose runs are a stage of a profile."""
-
-    def __init__(self, session: Session, profile: Profile, stage: str) -> None:
-        self._session = session
-        self._profile = profile
-        self._stage = stage
-
-    @property
-    def spec(self) -> ModelSpec:
-        """The model's contract."""
-        return self._session.spec
-
-    @property
-    def providers(self) -> tuple[str, ...]:
-        """The execution providers in use, first choice first."""
-        return self._session.providers
-
-    def run(self, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
-        """The outputs, in the contract's order, for inputs by name."""
-        with self._profile.stage(self._stage):
-            return self._session.run(feeds)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._session, name)
+            _thread.call = outer
 
 
 def _sorted(times: Mapping[str, float]) -> dict[str, float]:

@@ -49,12 +49,17 @@ class CropRecipe:
     shift: tuple[float, float] = (0.0, 0.0)
 
     def __post_init__(self) -> None:
-        if self.size < 1:
-            raise ContractError(f"a crop recipe needs a size of at least 1 pixel, not {self.size}")
+        if not isinstance(self.size, int) or isinstance(self.size, bool) or self.size < 1:
+            raise ContractError(f"a crop recipe needs a size of at least 1 pixel, not {self.size!r}")
         if self.kind == "kps5":
-            if self.template is None or np.shape(self.template) != (5, 2):
+            if self.template is None or np.shape(self.template) != (5, 2) or not np.isfinite(self.template).all():
                 raise ContractError("a kps5 crop recipe needs a template of 5 (x, y) points")
-        elif self.kind != "box" or self.side not in ("max", "min", "mean") or not self.scale > 0:
+        elif (
+            self.kind != "box"
+            or self.side not in ("max", "min", "mean")
+            or not 0 < self.scale < math.inf
+            or not np.isfinite(self.shift).all()
+        ):
             raise ContractError(f"not a crop recipe: {self!r}; kind is kps5 or box, side max, min or mean, scale > 0")
 
     def to_dict(self) -> dict[str, Any]:
@@ -70,11 +75,13 @@ class CropRecipe:
         try:
             if values.get("template") is not None:
                 values["template"] = tuple((float(x), float(y)) for x, y in values["template"])
+            if "scale" in values:
+                values["scale"] = float(values["scale"])
             if "shift" in values:
                 x, y = values["shift"]
                 values["shift"] = (float(x), float(y))
             return cls(**values)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise ContractError(f"not a crop recipe: {dict(data)!r} ({error})") from error
 
     def transform(self, box: ArrayLike | None = None, kps: ArrayLike | None = None) -> CropTransform:

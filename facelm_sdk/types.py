@@ -9,9 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import markup as markups
-from .errors import InputError
+from ._checks import is_whole
+from .errors import ImageError, InputError
 from .transform import ARCFACE_112, CropTransform
 from .transform import ImageArray as ImageArray
+
+MAX_CROP = 4096
+"""Pixels; the largest side of a crop."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -39,9 +43,14 @@ class Face:
 
         The template is the 112 pixel one times ``size / 112``. As in insightface's ``norm_crop``, a size that is a
         multiple of 128 and not of 112 uses the template moved right by 8 pixels, times ``size / 128``.
+
+        Raises ImageError for another image, InputError for another size.
         """
-        if size < 1:
-            raise InputError(f"a crop's size is at least 1 pixel, not {size}")
+        if not is_whole(size, 1, MAX_CROP):
+            raise InputError(f"a crop's size is a whole number from 1 to {MAX_CROP} pixels, not {size!r}")
+        if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or not image.size:
+            found = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+            raise ImageError(f"a crop is cut from uint8 (H, W, 3), as read_image gives it, not from {found}")
         template = np.asarray(ARCFACE_112)
         if size % 128 == 0 and size % 112 != 0:
             template = (template + np.array([8.0, 0.0])) * (size / 128)

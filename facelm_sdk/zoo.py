@@ -47,11 +47,11 @@ def list_models() -> list[ModelEntry]:
 
 
 def resolve(
-    name_or_path: str | os.PathLike[str], sha256: str | None = None, *, precision: str | None = None
+    name_or_path: str | os.PathLike[str], sha256: str | None = None, *, variant: str | None = None
 ) -> ModelFile:
     """The file of an embedded model's name, or of a path that ends in .onnx.
 
-    ``precision``: of an embedded model, which comes in several, fp32 (default) or another. A path's is what it is.
+    ``variant``: which file of an embedded model that comes in several, fp32 (default) or another. A path is one file.
 
     Embedded files are checked against the manifest, any file against ``sha256`` where it is given. Raises
     UnknownModelError, ModelFileError (no such file) or ChecksumError.
@@ -71,10 +71,10 @@ def resolve(
         raise UnknownModelError(
             f"no embedded model {text!r}; there are: {known}; a model of your own is a path to an .onnx"
         )
-    precision = precision or "fp32"
-    if precision not in named:
-        raise UnknownModelError(f"{text} is embedded in {', '.join(named)}, not in {precision}")
-    entry = named[precision]
+    variant = variant or "fp32"
+    if variant not in named:
+        raise UnknownModelError(f"{text} is embedded in {', '.join(named)}, not in {variant}")
+    entry = named[variant]
     path = _WEIGHTS / entry.file
     if not path.is_file():
         raise ModelFileError(

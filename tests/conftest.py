@@ -14,7 +14,7 @@ import pytest
 
 from facelm_sdk import markup as markups
 from facelm_sdk import zoo
-from facelm_sdk.contract import ModelSpec
+from facelm_sdk.contract import DetectorSpec, LandmarkSpec
 from facelm_sdk.transform import CropRecipe, kps5_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -33,11 +33,11 @@ ModelFactory = Callable[..., Path]
 
 
 @pytest.fixture(scope="session")
-def landmark_spec() -> Callable[..., ModelSpec]:
-    def build(size: int = 32, markup: str = "ibug68", crop: CropRecipe | None = None, **values: Any) -> ModelSpec:
+def landmark_spec() -> Callable[..., LandmarkSpec]:
+    def build(size: int = 32, markup: str = "ibug68", crop: CropRecipe | None = None, **values: Any) -> LandmarkSpec:
         points = markups.get(markup).num_points
         crop = crop or kps5_recipe(size, zoom=0.8)
-        return ModelSpec(task="landmarks", name="tiny", markup=markup, num_landmarks=points, crop=crop, **values)
+        return LandmarkSpec(name="tiny", markup=markup, num_landmarks=points, crop=crop, **values)
 
     return build
 
@@ -55,7 +55,7 @@ def template() -> Callable[..., np.ndarray]:
 @pytest.fixture(scope="session")
 def landmark_model(
     tmp_path_factory: pytest.TempPathFactory,
-    landmark_spec: Callable[..., ModelSpec],
+    landmark_spec: Callable[..., LandmarkSpec],
     template: Callable[..., np.ndarray],
 ) -> ModelFactory:
     """Writes a model: the template moved by (1, 0.5) pixels a 32 levels of its crop's left half.
@@ -67,7 +67,6 @@ def landmark_model(
         from onnx import numpy_helper, parser
 
         spec = landmark_spec(**values)
-        assert spec.crop is not None
         size, points = spec.crop.size, spec.num_landmarks
         scores = f", float[{batch}, {points}] scores" if spec.has_scores else ""
         scoring = "level = Reshape(left, column) scores = Add(zeros, level)" if spec.has_scores else ""
@@ -124,7 +123,7 @@ def detector_model(tmp_path_factory: pytest.TempPathFactory) -> ModelFactory:
         import onnx
         from onnx import numpy_helper, parser
 
-        spec = ModelSpec(task="detection", name="bright", markup="kps5", num_landmarks=5, det_thresh=0.5)
+        spec = DetectorSpec(name="bright", det_thresh=0.5)
         model = parser.parse_model(
             """<ir_version: 8, opset_import: ["": 18]>
             bright (uint8[1, H, W, 3] image) => (float[k, 4] boxes, float[k] scores, float[k, 5, 2] kps)

@@ -33,7 +33,7 @@ from facelm_sdk import zoo
 from facelm_sdk.contract import METADATA_KEY, ModelSpec
 from facelm_sdk.errors import EngineError, MissingDependencyError, ProviderError
 from facelm_sdk.files import write_bytes, write_files
-from facelm_sdk.runtimes.base import Session
+from facelm_sdk.runtimes.base import InferencePrecision, RuntimeOptions, Session
 from facelm_sdk.runtimes.onnxruntime import OrtSession
 from facelm_sdk.runtimes.openvino import OpenVinoSession, load_openvino
 from facelm_sdk.runtimes.tensorrt.api import Cuda
@@ -165,11 +165,13 @@ class Models:
                 pytest.skip("PyTorch sees no CUDA device")
             return self.eager(name, "cuda")
         if backend == "onnxruntime":
-            return OrtSession(self.onnx(name, precision), threads=threads)
+            return OrtSession(self.onnx(name, precision), RuntimeOptions(threads=threads))
         if backend == "openvino":
-            kind = "bf16" if precision == "bf16" else "f32"
+            kind: InferencePrecision = "bf16" if precision == "bf16" else "f32"
             path = self.openvino(name, "int8" if precision == "int8" else "fp32")
-            return _or_skip(OpenVinoSession, path, threads=threads, precision=kind, strict=True)
+            return _or_skip(
+                OpenVinoSession, path, RuntimeOptions(threads=threads, inference_precision=kind, strict=True)
+            )
         if backend == "tensorrt":
             _or_skip(Cuda, "cuda")  # before a file is made that nothing here could run
             engine = self.folder / f"{name}_{precision}.engine"

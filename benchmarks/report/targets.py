@@ -69,6 +69,9 @@ def targets(run: Run) -> list[Target]:
     found.append(Target("Aligner, one face: with flip averaging / without", flip, 1.9, unit="x"))
     ways = (run.find("sixteen_faces", way="one_picture"), run.find("sixteen_faces", way="single_calls"))
     found.append(Target("16 faces in one picture / 16 single calls", _ratio(*ways), 0.8, unit="x"))
+    for source in ("array", "jpeg", "jpeg12mp"):
+        ways = (run.find("batch", source=source, way="loop"), run.find("batch", source=source, way="batch"))
+        found.append(Target(f"16 pictures, {source}: a plain loop / Aligner.batch", _ratio(*ways), 1.7, True, "x"))
     for model in FULL:
         entry = _landmarks(run, model, "onnxruntime", "fp32")
         share = entry.info.get("share_of_peak") if entry else None

@@ -21,7 +21,7 @@ from facelm_models.registry import Decoder, Decoding, UnknownDecoding, UnknownMo
 from facelm_models.retinaface import RetinaFace
 from facelm_models.weights import WeightsError, config_of, read_card
 from facelm_sdk import markup as markups
-from facelm_sdk.contract import ModelSpec
+from facelm_sdk.contract import DetectorSpec, LandmarkSpec
 from facelm_sdk.errors import InputError, UnknownModelError
 from facelm_sdk.transform import CropRecipe, kps5_recipe
 
@@ -38,7 +38,7 @@ class Built:
 
     info: ModelInfo
     network: nn.Module
-    spec: ModelSpec
+    spec: LandmarkSpec | DetectorSpec
 
 
 def build(
@@ -74,7 +74,7 @@ def fuse(built: Built, network: nn.Module | None = None, decoder: Decode = decod
             return reference.eval()
         return DetectorGraph(reference.pixels, network, iou=IOU_THRESHOLD, floor=SCORE_FLOOR).eval()
     spec = built.spec
-    assert spec.crop is not None
+    assert isinstance(spec, LandmarkSpec)
     markup = markups.get(spec.markup)
     return FusedLandmarks(network, built.info, spec.crop.size, markup, flip=spec.flip, decoder=decoder).eval()
 
@@ -246,19 +246,15 @@ def _set_mean_face(network: MeanShapeNetwork, file: str | os.PathLike[str] | Non
     buffer.copy_(face)
 
 
-def _crop(described: ModelInfo) -> CropRecipe | None:
-    if described.task == "detection":
-        return None
+def _crop(described: ModelInfo) -> CropRecipe:
     options = {key: value for key, value in described.crop.items() if key != "kind"}
     if described.crop["kind"] == "kps5":
         return kps5_recipe(described.input_size, **options)
     return CropRecipe(size=described.input_size, kind="box", **options)
 
 
-def _multiply_adds(described: ModelInfo, network: nn.Module, *, flip: bool) -> float | None:
-    """Billions for a crop, to four digits; None for a detector, whose pictures are of any size."""
-    if described.task == "detection":
-        return None
+def _multiply_adds(described: ModelInfo, network: nn.Module, *, flip: bool) -> float:
+    """Return billions for a crop, to four digits."""
     once = multiply_adds(network, described.input_size).get("Global", 0.0)
     return float(f"{2 * once if flip else once:.4g}")
 
@@ -272,23 +268,25 @@ def _spec(
     card: Mapping[str, Any],
     *,
     flip: bool,
-) -> ModelSpec:
-    detection = described.task == "detection"
+) -> LandmarkSpec | DetectorSpec:
     untrained = "none: untrained weights, for latency work only"
-    return ModelSpec(
-        task=described.task,
-        name=described.name,
-        markup="kps5" if detection else markup,
-        num_landmarks=5 if detection else markups.get(markup).num_points,
+    common: dict[str, Any] = {
+        "name": described.name,
+        "precision": precision,
+        "data": card.get("data", "not stated" if source else untrained),
+        "licence": card.get("licence", "not stated"),
+        "weights_sha256": hashlib.sha256(source.read_bytes()).hexdigest() if source else None,
+        "accuracy": card.get("accuracy", {}),
+        "created_by": f"facelm-sdk {facelm_sdk.__version__}",
+    }
+    if described.task == "detection":
+        return DetectorSpec(det_thresh=DET_THRESH, **common)
+    return LandmarkSpec(
+        markup=markup,
+        num_landmarks=markups.get(markup).num_points,
         crop=_crop(described),
         has_scores=decoder(described.decoding).has_scores,
         flip=flip,
-        precision=precision,
-        det_thresh=DET_THRESH if detection else None,
-        data=card.get("data", "not stated" if source else untrained),
-        licence=card.get("licence", "not stated"),
         multiply_adds=_multiply_adds(described, network, flip=flip),
-        weights_sha256=hashlib.sha256(source.read_bytes()).hexdigest() if source else None,
-        accuracy=card.get("accuracy", {}),
-        created_by=f"facelm-sdk {facelm_sdk.__version__}",
+        **common,
     )

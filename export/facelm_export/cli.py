@@ -340,20 +340,19 @@ def _with_progress(stderr: Console, what: str, work: Callable[[Callable[[str], N
 
 def _tell(done: Exported) -> None:
     """What was made, in a few lines."""
+    from .report.latency import lines
     from .report.markdown import size
 
     report = done.report
     parity, latency = report["parity"], report.get("latency")
     total = sum(file["bytes"] for file in report["files"].values()) if "files" in report else report["bytes"]
     against = parity.get("against", "PyTorch fp32")
+    # An engine is not run here, and OpenVINO's file is compared with the ONNX graph that was compared with PyTorch.
+    whose = "parity of its ONNX graph" if report.get("format") in ("engine", "openvino") else "parity"
     typer.echo(
         f"{done.path}  {size(total)}, {report['nodes']} nodes, "
-        f"parity with {against}: max {parity['max_px']:.4f} px, p99 {parity['p99_px']:.4f} px"
+        f"{whose} with {against}: max {parity['max_px']:.4f} px, p99 {parity['p99_px']:.4f} px"
     )
-    if latency:
-        typer.echo(
-            f"latency: ONNX Runtime {latency['onnxruntime_ms']['median']:.3g} ms, PyTorch "
-            f"{latency['pytorch_ms']['median']:.3g} ms, {latency['ratio']:.2f} times as fast "
-            f"(batch {latency['batch']}, threads {latency['threads']})"
-        )
+    for line in lines(latency) if latency else ():
+        typer.echo(f"latency: {line}")
     typer.echo(f"report: {done.report_path.with_suffix('.md')}")

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Literal
 
 from facelm_models import heatmaps
 from facelm_models.registry import Decoding
-from facelm_sdk.contract import METADATA_KEY, ModelSpec
+from facelm_sdk.contract import METADATA_KEY, LandmarkSpec, ModelSpec
 from facelm_sdk.errors import InputError
 from facelm_sdk.runtimes.onnxruntime import OrtSession
 
 from .build import Built, build, fuse
-from .formats import SUFFIXES, check, prepare, write
+from .formats import SUFFIXES, check, prepare, runtimes, write
 from .job import Exported, ExportJob, Format
 from .onnx_export import OPSET, OPSETS, to_onnx
 from .passes.attention import join_attention
@@ -135,7 +135,7 @@ def export(
     facts["command"] = command(export, asked, *imports(built.info.build))
     if latency:
         progress("measuring")
-        facts["latency"] = measured(reference, job)
+        facts["latency"] = measured(reference, job, runtimes(job, format))
     return write(replace(job, command=facts["command"]), facts, format)
 
 
@@ -147,7 +147,7 @@ def _check_choice(what: str, value: str, choices: Iterable[str]) -> None:
 def _check_size(spec: ModelSpec, size: int | None) -> None:
     if size is None:
         return
-    if spec.crop is None:
+    if not isinstance(spec, LandmarkSpec):
         raise InputError(f"{spec.name} takes pictures of any size: leave out imgsz (--imgsz)")
     if size != spec.crop.size:
         raise InputError(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from facelm_sdk.contract import METADATA_KEY, ModelSpec
+from facelm_sdk.contract import METADATA_KEY, LandmarkSpec, ModelSpec
 
 from .ops.nms import translations
 
@@ -46,21 +46,18 @@ def to_onnx(fused: nn.Module, spec: ModelSpec, *, batch: int | None = None, opse
     from onnx_ir.passes.common import CommonSubexpressionEliminationPass, IdentityEliminationPass
     from onnxscript import optimizer
 
-    if spec.task == "detection":
-        example = torch.zeros(1, 320, 256, 3, dtype=torch.uint8)
-        inputs, outputs = ["image"], ["boxes", "scores", "kps"]
-        shapes: Any = ({1: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC},)
-    else:
-        assert spec.crop is not None
+    if isinstance(spec, LandmarkSpec):
         example = torch.zeros(batch or 2, spec.crop.size, spec.crop.size, 3, dtype=torch.uint8)
-        inputs, outputs = ["crops"], ["landmarks", *(["scores"] if spec.has_scores else [])]
-        shapes = None if batch else ({0: torch.export.Dim.DYNAMIC},)
+        shapes: Any = None if batch else ({0: torch.export.Dim.DYNAMIC},)
+    else:
+        example = torch.zeros(1, 320, 256, 3, dtype=torch.uint8)
+        shapes = ({1: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC},)
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
             fused.eval(),
             (example,),
-            input_names=inputs,
-            output_names=outputs,
+            input_names=list(spec.tensors.inputs),
+            output_names=list(spec.tensors.outputs),
             opset_version=opset,
             dynamo=True,
             dynamic_shapes=shapes,

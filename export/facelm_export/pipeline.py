@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import onnx
@@ -18,10 +18,10 @@ from facelm_models import default_weights, list_models
 from facelm_sdk import Aligner, Detector, Landmarker, zoo
 from facelm_sdk.bench import summary
 from facelm_sdk.boxes import iou
-from facelm_sdk.contract import METADATA_KEY, ModelSpec, Task
+from facelm_sdk.contract import METADATA_KEY, DetectorSpec, LandmarkSpec, ModelSpec, PipelineSpec
 from facelm_sdk.detector import DetSize
 from facelm_sdk.errors import InputError, ParityError
-from facelm_sdk.runtimes.base import signature
+from facelm_sdk.runtimes.base import Session
 from facelm_sdk.runtimes.onnxruntime import OrtSession
 from facelm_sdk.runtimes.open import open_session
 from facelm_sdk.types import Face, ImageArray
@@ -35,7 +35,7 @@ from .onnx_export import OPSET
 from .ops.looks import Found, detect
 from .ops.warp import crops
 from .report.facts import command, report
-from .report.latency import _side_by_side
+from .report.latency import _interleaved
 from .report.samples import portraits
 
 OPSETS = range(18, 23)
@@ -53,16 +53,16 @@ MAX_BATCH = 64
 """Crops that the landmark network sees at a time, as in Landmarker."""
 
 
+Spec = TypeVar("Spec", LandmarkSpec, DetectorSpec)
+
+
 @dataclass(frozen=True)
-class _Part:
+class _Part(Generic[Spec]):
     """A detector or landmark model that goes into the pipeline."""
 
     graph: onnx.ModelProto
-    session: OrtSession
-
-    @property
-    def spec(self) -> ModelSpec:
-        return self.session.spec
+    session: Session
+    spec: Spec
 
 
 def export_pipeline(
@@ -103,9 +103,9 @@ def export_pipeline(
     path = prepare(format, out, f"{name}_pipeline")
     with tempfile.TemporaryDirectory() as scratch:
         options: dict[str, Any] = {"opset": opset, "out": Path(scratch), "latency": False, "progress": progress}
-        found = _part(detector, "detection", options, precision="fp32", flip=False)
+        found = _part(detector, DetectorSpec, options, precision="fp32", flip=False)
         finder = Detector(found.session, det_size=det_size, det_thresh=det_thresh)
-        shape = _part(landmarks, "landmarks", options, precision=precision, flip=flip)
+        shape = _part(landmarks, LandmarkSpec, options, precision=precision, flip=flip)
     aligner = Aligner(Landmarker(shape.session), finder)
     progress("joining the graphs")
     spec = _spec(shape.spec, found.spec, finder)
@@ -132,8 +132,8 @@ def _is_file(model: str | os.PathLike[str]) -> bool:
 
 
 def _part(
-    model: str | os.PathLike[str], task: Task, options: dict[str, Any], *, precision: Precision, flip: bool
-) -> _Part:
+    model: str | os.PathLike[str], kind: type[Spec], options: dict[str, Any], *, precision: Precision, flip: bool
+) -> _Part[Spec]:
     """A part, exported where it is given by its name. ``options``: those of export."""
     if not _is_file(model):
         name = os.fspath(model)
@@ -143,17 +143,15 @@ def _part(
                 f"--weights FILE) and give the .onnx in place of the name"
             )
         model = export(name, precision=precision, flip=flip, **options).path
-    session = open_session(model, task)
-    assert isinstance(session, OrtSession)
+    session, spec = open_session(model, kind)
     graph = onnx.load(model)
-    spec = session.spec
     if _opset(graph) != options["opset"]:
         raise InputError(
             f"{model} has opset {_opset(graph)}, but the pipeline {options['opset']}: export both with one --opset"
         )
     if graph.functions:
         raise InputError(f"{model} has functions of its own; accepted are files of facelm-export")
-    if task == "landmarks":
+    if isinstance(spec, LandmarkSpec):
         if batch := graph.graph.input[0].type.tensor_type.shape.dim[0].dim_value:
             raise InputError(f"{model} is for {batch} crops at a time; export it without --batch")
         if (spec.precision, spec.flip) != (precision, flip) and (precision, flip) != ("fp32", False):
@@ -161,43 +159,41 @@ def _part(
                 f"{model} is {spec.precision}{' with' if spec.flip else ' without'} flip averaging: precision and flip "
                 f"are of its own export; leave them out"
             )
-    return _Part(graph, session)
+    return _Part(graph, session, spec)
 
 
 def _opset(model: onnx.ModelProto) -> int:
     return next((entry.version for entry in model.opset_import if not entry.domain), 0)
 
 
-def _spec(shape: ModelSpec, found: ModelSpec, detector: Detector) -> ModelSpec:
+def _spec(shape: LandmarkSpec, found: DetectorSpec, detector: Detector) -> PipelineSpec:
     def both(what: str) -> str:
         one, two = getattr(shape, what), getattr(found, what)
         return str(one) if one == two else f"{shape.name}: {one}; {found.name}: {two}"
 
-    return replace(
-        shape,
-        task="pipeline",
+    kept = ("markup", "num_landmarks", "crop", "has_scores", "flip", "precision", "multiply_adds", "weights_sha256")
+    return PipelineSpec(
+        **{entry: getattr(shape, entry) for entry in kept},
+        accuracy=shape.accuracy,
         name=f"{found.name}+{shape.name}",
         det_size=detector.det_size,
         det_thresh=detector.det_thresh,
         data=both("data"),
         licence=both("licence"),
-        parity={},
         created_by=f"facelm-sdk {facelm_sdk.__version__}",
     )
 
 
-def _chained(found: _Part, shape: _Part, spec: ModelSpec) -> onnx.ModelProto:
+def _chained(found: _Part[DetectorSpec], shape: _Part[LandmarkSpec], spec: PipelineSpec) -> onnx.ModelProto:
     """The graph of the whole."""
-    assert spec.det_size is not None and spec.det_thresh is not None
     g = GraphBuilder(_opset(found.graph))
     picture = g.input("image", "uint8", ["H", "W", 3])
     faces = detect(picture, lambda seen: Found(**g.call(found.graph, image=seen)), spec.det_size, spec.det_thresh)
     outputs = [*faces.all(), *_landmarks(picture, faces, shape)]
-    _, promised = signature(spec)
     proto = g.model(
         {
-            name: (value, "float32", ["k" if side is None else side for side in sides])
-            for (name, (_, sides)), value in zip(promised.items(), outputs, strict=True)
+            name: (value, "float32", ["k" if side is None else side for side in tensor.shape or ()])
+            for (name, tensor), value in zip(spec.tensors.outputs.items(), outputs, strict=True)
         }
     )
     proto.producer_name, proto.producer_version = "facelm-export", spec.created_by
@@ -205,10 +201,9 @@ def _chained(found: _Part, shape: _Part, spec: ModelSpec) -> onnx.ModelProto:
     return proto
 
 
-def _landmarks(picture: Value, faces: Found, shape: _Part) -> list[Value]:
+def _landmarks(picture: Value, faces: Found, shape: _Part[LandmarkSpec]) -> list[Value]:
     """Landmarks in the picture and, where the model has them, scores. Without a face the network is not run."""
     g, spec = picture.graph, shape.spec
-    assert spec.crop is not None
     whole = crops(spec.crop, faces.boxes, faces.kps)
     kinds: list[Kind] = [("float32", (None, spec.num_landmarks, 2))]
     kinds += [("float32", (None, spec.num_landmarks))] if spec.has_scores else []
@@ -310,6 +305,6 @@ def check(figures: dict[str, Any], spec: ModelSpec) -> None:
 def _speed(session: OrtSession, aligner: Aligner) -> dict[str, Any]:
     """Milliseconds of a run and of Aligner, taking turns, on a 640x480 portrait."""
     picture = portraits()[-1][0]
-    pipeline, composed = _side_by_side(lambda: session.run({"image": picture}), lambda: aligner(picture))
+    pipeline, composed = _interleaved(lambda: session.run({"image": picture}), lambda: aligner(picture))
     one, two = summary(pipeline)["median"], summary(composed)["median"]
     return {"picture": "640x480, one face", "pipeline_ms": one, "aligner_ms": two, "ratio": round(one / two, 2)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -17,10 +18,11 @@ from ..files import write_bytes
 from ..images.draw import draw as draw_faces
 from ..images.folder import Item, beside_inputs, expand, write_image
 from ..images.picture import Picture
-from ..profile import READ
-from ..runtimes.open import Precision
+from ..parallel import checked_workers, map_in_order
+from ..profile import READ, call, stage
+from ..runtimes.open import Variant
 from ..types import Face
-from .options import DetSizeText, PrecisionText, det_size_of, stderr
+from .options import DetSizeText, VariantText, det_size_of, stderr
 
 
 def align(
@@ -35,11 +37,14 @@ def align(
         typer.Option("--flip/--no-flip", help="Average with the mirrored crop. (default: as the model does)"),
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:<index>.")] = "cpu",
-    precision: PrecisionText = "auto",
+    variant: VariantText = "auto",
     det_size: DetSizeText = "auto",
     det_thresh: Annotated[float | None, typer.Option(help="Score threshold of faces. (default: the model's)")] = None,
     max_faces: Annotated[int | None, typer.Option(help="Keep the best faces of a picture.")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads of a run. (default: 1 for a small network)")] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Pictures done side by side. (default: as many as cores, at most 8)")
+    ] = None,
     json_lines: Annotated[
         str | None,
         typer.Option(metavar="FILE", help="One JSON line a picture into FILE (- is stdout), not one file each."),
@@ -57,6 +62,7 @@ def align(
         raise InputError("--draw and --crops need a folder: add -o DIR")
     if crops is not None and crops < 1:
         raise InputError(f"--crops is a size of at least 1 pixel, not {crops}")
+    side_by_side = checked_workers(workers)
     items = expand(sources, output)
     if not items:
         raise InputError(f"no pictures in {', '.join(sources)}")
@@ -64,7 +70,7 @@ def align(
         model,
         detector,
         flip=flip,
-        precision=cast("Precision", precision),
+        variant=cast("Variant", variant),
         device=device,
         strict=strict,
         det_size=det_size_of(det_size),
@@ -76,33 +82,40 @@ def align(
     inputs = {item.path.resolve() for item in items}
     lines: list[str] = []
     failed = 0
+
+    def work(item: Item) -> _Done | Exception:
+        try:
+            with call(aligner.profile):
+                with stage(READ):
+                    picture = Picture(item.path)
+                    if draw or crops is not None:
+                        picture.view()  # in full
+                faces = aligner(picture)
+            record = _record(item, picture, faces, aligner)
+            if output is not None:
+                if json_lines is None:
+                    write_bytes(output / f"{item.stem}.json", _json(record, indent=1))
+                _write_pictures(output, item, picture, faces, inputs, draw=draw, crops=crops)
+        except (FacelmError, OSError) as error:
+            return error
+        return _Done(record, faces)
+
     # A bar on the terminal must not take the lines that go to a pipe.
     bar = Progress(console=stderr, transient=True, disable=quiet or len(items) < 2, redirect_stdout=sys.stdout.isatty())
     with bar:
-        for item in bar.track(items, description="aligning"):
-            try:
-                with aligner.timing.call():
-                    with aligner.timing.stage(READ):
-                        picture = Picture(item.path)
-                        if draw or crops is not None:
-                            picture.view()  # in full
-                    faces = aligner(picture)
-                record = _record(item, picture, faces, aligner)
-                if output is not None:
-                    if json_lines is None:
-                        write_bytes(output / f"{item.stem}.json", _json(record, indent=1))
-                    _write_pictures(output, item, picture, faces, inputs, draw=draw, crops=crops)
-            except (FacelmError, OSError) as error:
+        results = map_in_order(work, items, min(side_by_side, len(items)))
+        for item, done in zip(items, bar.track(results, total=len(items), description="aligning"), strict=True):
+            if isinstance(done, Exception):
                 failed += 1
-                stderr.print(f"{item.path}: {error}", style="red", markup=False)
+                stderr.print(f"{item.path}: {done}", style="red", markup=False)
                 continue
             if json_lines == "-":
-                typer.echo(_json(record), nl=False)
+                typer.echo(_json(done.record), nl=False)
                 continue
             if json_lines is not None:
-                lines.append(_json(record).decode())
+                lines.append(_json(done.record).decode())
             if not quiet:
-                _print_faces(item, faces)
+                _print_faces(item, done.faces)
     if json_lines is not None and json_lines != "-":
         write_bytes(Path(json_lines), "".join(lines).encode())
     if aligner.profile is not None:
@@ -110,6 +123,14 @@ def align(
     if failed:
         stderr.print(f"{failed} of {len(items)} pictures failed", style="red")
         raise typer.Exit(1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """What was found in a picture, as it is written and as it is told."""
+
+    record: dict[str, Any]
+    faces: list[Face]
 
 
 def _json(record: dict[str, Any], indent: int | None = None) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 from rich.console import Console
@@ -11,6 +11,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from .. import bench as benching
+from ..runtimes.base import InferencePrecision
+from ..runtimes.open import Variant
+from .options import VariantText
 
 
 def bench(
@@ -18,11 +21,10 @@ def bench(
         str | None,
         typer.Argument(help="A name of `facelm models` or a model file. (default: the whole Aligner)"),
     ] = None,
-    precision: Annotated[
-        str | None, typer.Option(help="Of embedded models: auto, fp32, int8; of an .xml: f32, bf16.")
-    ] = None,
+    variant: VariantText = "auto",
+    inference_precision: Annotated[str | None, typer.Option(help="Of an OpenVINO .xml: f32 or bf16.")] = None,
     batch: Annotated[int, typer.Option(help="Crops, or pictures of the Aligner, in one run.")] = 1,
-    threads: Annotated[int | None, typer.Option(help="CPU threads of a run. (default: 1 for a small network)")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads of a run. (default: 1 and all cores)")] = None,
     provider: Annotated[
         str | None, typer.Option(help=f"{', '.join(benching.PROVIDERS)}, or onnxruntime's own name. (default: cpu)")
     ] = None,
@@ -40,7 +42,8 @@ def bench(
     """Measure how fast a model, or the whole Aligner, runs on this machine."""
     found = benching.bench(
         model,
-        precision=precision,
+        variant=cast("Variant", variant),
+        inference_precision=cast("InferencePrecision | None", inference_precision),
         batch=batch,
         threads=threads,
         provider=provider,

@@ -143,7 +143,7 @@ def _models() -> Iterator[Check]:
         yield Check("embedded models", "none in this package", ok=False)
     for entry in entries:
         try:
-            zoo.resolve(entry.name, precision=entry.precision)
+            zoo.resolve(entry.name, variant=entry.precision)
             yield Check(f"{entry.name}, {entry.precision}", "sha256 matches")
         except FacelmError as error:
             yield Check(f"{entry.name}, {entry.precision}", str(error), ok=False)

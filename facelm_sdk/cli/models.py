@@ -21,8 +21,8 @@ def models(
     """List the models inside the package."""
     rows = []
     for entry in zoo.list_models():
-        file = zoo.resolve(entry.name, precision=entry.precision)
-        spec = json.loads(OrtSession(file.path).spec.to_json())
+        file = zoo.resolve(entry.name, variant=entry.precision)
+        spec = OrtSession(file.path).spec.to_dict()
         rows.append({**spec, "sha256": entry.sha256, "file": entry.file, "bytes": file.path.stat().st_size})
     if as_json:
         typer.echo(json.dumps(rows, ensure_ascii=False, indent=1))

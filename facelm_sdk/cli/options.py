@@ -12,7 +12,9 @@ stderr = Console(stderr=True, highlight=False, soft_wrap=True)
 DetSizeText = Annotated[
     str, typer.Option(help="auto, the long side in pixels, or WIDTHxHEIGHT: how the detector sees a picture.")
 ]
-PrecisionText = Annotated[str, typer.Option(help="Of embedded models: auto, fp32, int8.")]
+VariantText = Annotated[
+    str, typer.Option("--variant", "--precision", help="File of an embedded model: auto, fp32, int8.")
+]
 
 
 def det_size_of(text: str) -> Any:

@@ -22,7 +22,7 @@ from ..video.one_euro import Smoothing
 from ..video.reader import VideoReader
 from ..video.tracker import Tracker
 from ..video.writer import VideoWriter
-from .options import DetSizeText, PrecisionText, det_size_of, stderr
+from .options import DetSizeText, VariantText, det_size_of, stderr
 
 
 def track(
@@ -35,7 +35,7 @@ def track(
     ] = None,
     model: Annotated[str, typer.Option(help="Landmark model: a name of `facelm models` or a path.")] = zoo.LANDMARKS,
     detector: Annotated[str, typer.Option(help="Detector: a name or a path.")] = zoo.DETECTOR,
-    precision: PrecisionText = "auto",
+    variant: VariantText = "auto",
     det_size: DetSizeText = "auto",
     max_faces: Annotated[int | None, typer.Option(help="Follow the best faces only.")] = None,
     redetect_every: Annotated[int, typer.Option(help="Frames after which more faces are looked for.")] = 10,
@@ -57,7 +57,7 @@ def track(
     options: dict[str, Any] = {
         "landmarks": model,
         "detector": detector,
-        "precision": precision,
+        "variant": variant,
         "det_size": det_size_of(det_size),
         "device": device,
         "threads": threads,

@@ -25,11 +25,6 @@ class Header:
         """(width, height) with the orientation applied."""
         return (self.width, self.height) if self.orientation < 5 else (self.height, self.width)
 
-    @property
-    def mirrored(self) -> tuple[bool, bool]:
-        """Whether x, and y, of the upright picture run from the end of the stored rows or columns to their start."""
-        return self.orientation in (2, 3, 6, 7), self.orientation in (3, 4, 7, 8)
-
 
 def is_jpeg(data: bytes) -> bool:
     """Whether the file starts as a JPEG does."""

@@ -56,7 +56,7 @@ def load_file(source: Any, color: Literal["bgr", "rgb"] = "bgr") -> tuple[bytes,
 
 
 def decode(data: bytes, what: str, reduction: int = 1) -> ImageArray:
-    """The picture of a file (H, W, 3) uint8 BGR; at 1/``reduction`` (1, 2, 4 or 8) of its size, sides rounded up."""
+    """The picture of a file (H, W, 3) uint8 BGR; at 1/``reduction`` (1, 2, 4 or 8) of its size."""
     cv2 = load_cv2()
     if not data:
         raise ImageError(f"{what}: the file is empty")

@@ -1,18 +1,87 @@
-"""What all runtimes share: the Session protocol, a contract's signature and its check, runs of a fixed batch."""
+"""What all runtimes share: the Session protocol, the options they are opened with, checked runs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..contract import ModelSpec
-from ..errors import ContractError
+from .._checks import is_whole
+from ..contract import LandmarkSpec, ModelSpec, Tensors, check_outputs
+from ..errors import InputError, ModelFileError
 
 Provider = str | tuple[str, dict[str, Any]]
 """An execution provider as onnxruntime takes it: its name, or its name and options."""
+
+
+InferencePrecision = Literal["f32", "bf16"]
+"""What OpenVINO computes floats in on a CPU."""
+
+MAX_THREADS = 1024
+"""More threads than any machine has cores for one session; onnxruntime would start them all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuntimeOptions:
+    """How a model's file is to be run: what Aligner, Detector and Landmarker hand on to its runtime.
+
+    ``device`` is "cpu", "cuda" or "cuda:<index>", with OpenVINO also "gpu" or "npu". ``providers``, as in onnxruntime,
+    overrides it. ``strict`` makes a provider or device that cannot be used an error instead of a warning. ``threads``
+    is the number of CPU threads of a run; for finer control give ``session_options`` (onnxruntime.SessionOptions)
+    instead. ``inference_precision`` is OpenVINO's; None is f32.
+
+    Raises InputError for values that no runtime takes; each runtime refuses those that mean nothing to it.
+    """
+
+    device: str = "cpu"
+    providers: Sequence[Provider] | None = None
+    strict: bool = False
+    threads: int | None = None
+    session_options: Any = None
+    inference_precision: InferencePrecision | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.device, str) or not self.device:
+            raise InputError(f"device is cpu, cuda or cuda:<index>, not {self.device!r}")
+        if self.providers is not None:
+            object.__setattr__(self, "providers", _checked_providers(self.providers))
+        if not isinstance(self.strict, bool):
+            raise InputError(f"strict is True or False, not {self.strict!r}")
+        if self.threads is not None and not is_whole(self.threads, 1, MAX_THREADS):
+            raise InputError(f"threads is a whole number from 1 to {MAX_THREADS}, or None, not {self.threads!r}")
+        if self.threads is not None and self.session_options is not None:
+            raise InputError("give threads or session_options, not both (session_options.intra_op_num_threads)")
+        if self.inference_precision not in (None, *get_args(InferencePrecision)):
+            raise InputError(
+                f"inference_precision is one of {', '.join(get_args(InferencePrecision))}, "
+                f"not {self.inference_precision!r}"
+            )
+
+    def refuse(self, names: Sequence[str], why: str) -> None:
+        """Raise InputError where an option of these names was given, which a runtime does not have."""
+        if given := [name for name in names if getattr(self, name) is not None]:
+            raise InputError(f"{', '.join(given)}: {why}")
+
+
+def _checked_providers(providers: Any) -> tuple[Provider, ...]:
+    def is_one(one: Any) -> bool:
+        named = (
+            isinstance(one, (tuple, list)) and len(one) == 2 and isinstance(one[0], str) and isinstance(one[1], dict)
+        )
+        return isinstance(one, str) or named
+
+    if not isinstance(providers, (list, tuple)) or not providers or not all(map(is_one, providers)):
+        raise InputError(
+            f"providers is a list of names, or of (name, options), such as ['CPUExecutionProvider'], as in "
+            f"onnxruntime; got {providers!r}"
+        )
+    return tuple(one if isinstance(one, str) else (one[0], one[1]) for one in providers)
+
+
+DEFAULTS = RuntimeOptions()
 
 
 @runtime_checkable
@@ -31,6 +100,33 @@ class Session(Protocol):
         """The outputs, in the contract's order, for inputs by name."""
 
 
+def fixed_batch(found: Tensors, spec: ModelSpec) -> int | None:
+    """Return the number of crops that a landmark graph takes, no more and no fewer; None where it takes any."""
+    batch = next(iter(found.inputs.values())).shape
+    return batch[0] if isinstance(spec, LandmarkSpec) and batch and isinstance(batch[0], int) else None
+
+
+def checked_run(
+    run: Callable[[], Sequence[NDArray[Any]]], feeds: Mapping[str, NDArray[Any]], spec: ModelSpec, name: str
+) -> list[NDArray[Any]]:
+    """Return the outputs of a run whose inputs are ``feeds``, once they are what the contract promises.
+
+    Raises ModelFileError where the model ``name`` fails and ContractError where it gives something else.
+    """
+    try:
+        outputs = list(run())
+    except Exception as error:  # runtimes have no base of their errors
+        given = ", ".join(f"{key} {value.dtype} {value.shape}" for key, value in feeds.items())
+        raise ModelFileError(f"{name} cannot be run on {given} ({first_line(error)})") from error
+    check_outputs(outputs, spec, len(feeds["crops"]) if isinstance(spec, LandmarkSpec) else None, name)
+    return outputs
+
+
+def first_line(error: Exception) -> str:
+    """Return what an error of a runtime says first, without where in its sources it was raised."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def run_in_parts(
     run: Callable[[Mapping[str, NDArray[Any]]], list[NDArray[Any]]],
     crops: NDArray[Any],  # (n, S, S, 3)
@@ -42,69 +138,3 @@ def run_in_parts(
     padded[: len(crops)] = crops
     parts = [run({"crops": part}) for part in np.split(padded, runs)]
     return [np.concatenate(part)[: len(crops)] for part in zip(*parts, strict=True)]
-
-
-_Signature = dict[str, tuple[str, tuple[int | None, ...]]]
-
-
-def signature(spec: ModelSpec) -> tuple[_Signature, _Signature]:
-    """Names, element types and shapes of the inputs and outputs that the contract promises; None is any size."""
-    uint8, float32 = "tensor(uint8)", "tensor(float)"
-    faces: _Signature = {"boxes": (float32, (None, 4)), "scores": (float32, (None,)), "kps": (float32, (None, 5, 2))}
-    if spec.task == "detection":
-        return {"image": (uint8, (1, None, None, 3))}, faces
-    assert spec.crop is not None
-    size, points = spec.crop.size, spec.num_landmarks
-    outputs: _Signature = {"landmarks": (float32, (None, points, 2))}
-    if spec.task == "pipeline":
-        scores: _Signature = {"landmark_scores": (float32, (None, points))} if spec.has_scores else {}
-        return {"image": (uint8, (None, None, 3))}, {**faces, **outputs, **scores}
-    if spec.has_scores:
-        outputs["scores"] = (float32, (None, points))
-    return {"crops": (uint8, (None, size, size, 3))}, outputs
-
-
-def check_signature(session: Any, spec: ModelSpec, name: str) -> list[str]:
-    """Raise ContractError unless the graph has the contract's inputs and outputs; returns the outputs' names."""
-    inputs, outputs = signature(spec)
-    for kind, wanted, nodes in (("inputs", inputs, session.get_inputs()), ("outputs", outputs, session.get_outputs())):
-        found = {node.name: (node.type, tuple(node.shape or ())) for node in nodes}
-        agrees = found.keys() == wanted.keys() and all(
-            _agrees(found[key], wanted[key], is_input=kind == "inputs", may_be_fixed=spec.task == "landmarks")
-            for key in wanted
-        )
-        if not agrees:
-            raise ContractError(f"{name} has {kind} {_text(found)}; its contract says {_text(wanted)}")
-    return list(outputs)
-
-
-def _agrees(
-    found: tuple[str, tuple[Any, ...]],
-    wanted: tuple[str, tuple[int | None, ...]],
-    *,
-    is_input: bool,
-    may_be_fixed: bool,
-) -> bool:
-    """Whether type and shape agree.
-
-    An input leaves open what the contract does, but for the number of crops, which may be fixed; an output may be less
-    precise.
-    """
-    (found_type, found_shape), (wanted_type, wanted_shape) = found, wanted
-    if found_type != wanted_type:
-        return False
-    if not found_shape and not is_input:  # shape inference gave up
-        return True
-    return len(found_shape) == len(wanted_shape) and all(
-        (may_be_fixed or not is_input or not isinstance(size, int))
-        if want is None
-        else (not isinstance(size, int) or size == want)
-        for size, want in zip(found_shape, wanted_shape, strict=True)
-    )
-
-
-def _text(signature: Mapping[str, tuple[str, tuple[Any, ...]]]) -> str:
-    return ", ".join(
-        f"{name} {kind} ({', '.join('?' if size is None else str(size) for size in shape)})"
-        for name, (kind, shape) in signature.items()
-    )

@@ -12,9 +12,9 @@ from typing import Any
 from numpy.typing import NDArray
 
 from .._optional import load_onnxruntime
-from ..contract import FORMAT_VERSION, METADATA_KEY, ModelSpec
+from ..contract import FORMAT_VERSION, METADATA_KEY, DetectorSpec, ModelSpec, Tensor, Tensors, WithLandmarks, check
 from ..errors import ContractError, InputError, ModelFileError, ProviderError
-from .base import Provider, check_signature, run_in_parts
+from .base import DEFAULTS, Provider, RuntimeOptions, checked_run, first_line, fixed_batch, run_in_parts
 
 logger = logging.getLogger(__name__)
 
@@ -30,48 +30,44 @@ SMALL_FILE = 16 << 20
 class OrtSession:
     """A model opened with onnxruntime.
 
-    ``model`` is a path or the file's bytes. ``device`` is "cpu", "cuda" or "cuda:<index>"; ``providers``, as in
-    onnxruntime, overrides it. A provider that cannot be used is one warning with the cause, or a ProviderError with
-    ``strict=True``. ``threads`` is onnxruntime's intra-op count; for finer control give ``session_options``
-    (onnxruntime.SessionOptions) instead. Without them, a detector and a network of up to SMALL_NETWORK multiply-adds
-    run on one thread, larger ones on all cores. A landmark model exported for a fixed number of crops takes any number
-    here.
+    ``model`` is a path or the file's bytes. A provider that cannot be used is one warning with the cause, or a
+    ProviderError with ``strict``. Without ``threads`` (onnxruntime's intra-op count) and ``session_options``, a
+    detector and a network of up to SMALL_NETWORK multiply-adds run on one thread, larger ones on all cores. A landmark
+    model exported for a fixed number of crops takes any number here. Several threads may use one session.
 
-    Raises MissingDependencyError, ModelFileError (missing, truncated, not ONNX) and ContractError.
+    Raises MissingDependencyError, ModelFileError (missing, truncated, not ONNX), ContractError and InputError.
     """
 
     def __init__(
         self,
         model: str | os.PathLike[str] | bytes,
-        *,
-        device: str = "cpu",
-        providers: Sequence[Provider] | None = None,
-        strict: bool = False,
-        threads: int | None = None,
-        session_options: Any = None,
+        options: RuntimeOptions = DEFAULTS,
     ) -> None:
+        options.refuse(["inference_precision"], "is OpenVINO's; onnxruntime computes as the file says: leave it out")
         ort = load_onnxruntime()
         self._name = "the model" if isinstance(model, bytes) else os.fspath(model)
         if not isinstance(model, bytes) and not Path(model).is_file():
             raise ModelFileError(f"no model file {self._name}")
-        wanted = _providers(device, providers)
+        wanted = _providers(options)
         size = len(model) if isinstance(model, bytes) else Path(model).stat().st_size
         guess = size <= SMALL_FILE
-        self._session, problems = self._open(ort, model, wanted, _options(ort, threads, session_options, small=guess))
+        self._session, problems = self._open(ort, model, wanted, _session_options(ort, options, small=guess))
         self._spec = self._read_spec()
-        if threads is None and session_options is None and (small := is_small(self._spec, size)) != guess:
-            self._session, problems = self._open(ort, model, wanted, _options(ort, None, None, small=small))
+        chosen = options.threads is None and options.session_options is None
+        if chosen and (small := is_small(self._spec, size)) != guess:
+            self._session, problems = self._open(ort, model, wanted, _session_options(ort, options, small=small))
         problems += [
             f"{name} is not in use" for name in map(_name, wanted) if not problems and name not in self.providers
         ]
         if problems:
             message = f"{'; '.join(problems)}; {self._name} runs on {', '.join(self.providers)}"
-            if strict:
+            if options.strict:
                 raise ProviderError(message)
             logger.warning(message)
-        self._outputs = check_signature(self._session, self._spec, self._name)
-        batch = self._session.get_inputs()[0].shape[0]
-        self._batch = batch if self._spec.task == "landmarks" and isinstance(batch, int) else None
+        found = tensors_of(self._session, self._name)
+        check(found, self._spec, self._name)
+        self._outputs = list(self._spec.tensors.outputs)
+        self._batch = fixed_batch(found, self._spec)
 
     @property
     def spec(self) -> ModelSpec:
@@ -90,7 +86,7 @@ class OrtSession:
         return self._run(feeds)
 
     def _run(self, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
-        return list(self._session.run(self._outputs, dict(feeds)))
+        return checked_run(lambda: self._session.run(self._outputs, dict(feeds)), feeds, self._spec, self._name)
 
     def _open(self, ort: Any, model: Any, wanted: list[Provider], options: Any) -> tuple[Any, list[str]]:
         """The onnxruntime session, on the providers that work, and what kept the others from working."""
@@ -108,16 +104,16 @@ class OrtSession:
                 return ort.InferenceSession(source, options, providers=usable, enable_fallback=0), problems
             except Exception as error:
                 failed = ", ".join(_name(provider) for provider in usable if _name(provider) != CPU)
-                problems.append(f"{failed} cannot be used ({_first_line(error)})")
+                problems.append(f"{failed} cannot be used ({first_line(error)})")
         try:
             return ort.InferenceSession(source, options, providers=[CPU], enable_fallback=0), problems
         except Exception as error:
             raise ModelFileError(
-                f"{self._name} cannot be opened; it is truncated or not an ONNX model ({_first_line(error)})"
+                f"{self._name} cannot be opened; it is truncated or not an ONNX model ({first_line(error)})"
             ) from error
 
     def _read_spec(self) -> ModelSpec:
-        text = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+        text = metadata_of(self._session, self._name).get(METADATA_KEY)
         if text is None:
             raise ContractError(
                 f"{self._name} has no {METADATA_KEY!r} metadata; accepted are models exported by facelm-export with "
@@ -129,17 +125,47 @@ class OrtSession:
             raise ContractError(f"{self._name}: {error}") from error
 
 
-def _providers(device: str, providers: Sequence[Provider] | None) -> list[Provider]:
-    if providers is not None:
-        if isinstance(providers, str) or not providers:
-            raise InputError(f"providers is a list such as ['{CPU}'], as in onnxruntime; got {providers!r}")
-        return list(providers)
-    if device == "cpu":
+def _providers(options: RuntimeOptions) -> list[Provider]:
+    if options.providers is not None:
+        return list(options.providers)
+    if options.device == "cpu":
         return [CPU]
-    match = re.fullmatch(r"cuda(?::(\d+))?", device)
+    match = re.fullmatch(r"cuda(?::(\d+))?", options.device, re.ASCII)
     if match is None:
-        raise InputError(f"device is cpu, cuda or cuda:<index>, not {device!r}; for others give providers=[...]")
+        raise InputError(
+            f"device is cpu, cuda or cuda:<index>, not {options.device!r}; for others give providers=[...]"
+        )
     return [("CUDAExecutionProvider", {"device_id": int(match[1] or 0)}), CPU]
+
+
+def metadata_of(session: Any, name: str) -> dict[str, str]:
+    """Return the metadata of an onnxruntime session. Raises ContractError where it is not text."""
+    try:
+        return dict(session.get_modelmeta().custom_metadata_map)
+    except UnicodeDecodeError as error:
+        raise ContractError(f"{name} has metadata that is not UTF-8 ({error})") from error
+
+
+def tensors_of(session: Any, name: str) -> Tensors:
+    """Return the inputs and outputs of an onnxruntime session. Raises ContractError where their names are not text."""
+    try:
+        inputs, outputs = (
+            {node.name: Tensor(_dtype(node.type), _shape(node.shape)) for node in nodes}
+            for nodes in (session.get_inputs(), session.get_outputs())
+        )
+    except UnicodeDecodeError as error:
+        raise ContractError(f"{name} has inputs or outputs whose names are not UTF-8 ({error})") from error
+    return Tensors(inputs, outputs)
+
+
+def _dtype(kind: str) -> str:
+    """Return numpy's name of a type that onnxruntime calls tensor(float) or the like."""
+    name = kind.removeprefix("tensor(").removesuffix(")")
+    return {"float": "float32", "double": "float64"}.get(name, name)
+
+
+def _shape(shape: Sequence[int | str | None] | None) -> tuple[int | str | None, ...] | None:
+    return tuple(shape) if shape else None  # none where shape inference gave up, which looks like a scalar's
 
 
 def _name(provider: Provider) -> str:
@@ -148,28 +174,22 @@ def _name(provider: Provider) -> str:
 
 def is_small(spec: ModelSpec, size: int) -> bool:
     """Return whether one thread is enough for a model: by its contract, else by the ``size`` of its file in bytes."""
-    if spec.task == "detection":
+    if isinstance(spec, DetectorSpec):
         return True
-    if spec.multiply_adds is not None:
+    if isinstance(spec, WithLandmarks) and spec.multiply_adds is not None:
         return spec.multiply_adds <= SMALL_NETWORK
     return size <= (SMALL_FILE if spec.precision == "fp32" else SMALL_FILE // 2)
 
 
-def _options(ort: Any, threads: int | None, session_options: Any, *, small: bool) -> Any:
-    if session_options is not None:
-        if threads is not None:
-            raise InputError("give threads or session_options, not both (session_options.intra_op_num_threads)")
-        return session_options
+def _session_options(ort: Any, wanted: RuntimeOptions, *, small: bool) -> Any:
+    if wanted.session_options is not None:
+        if not isinstance(wanted.session_options, ort.SessionOptions):
+            raise InputError(f"session_options is onnxruntime.SessionOptions, not {wanted.session_options!r}")
+        return wanted.session_options
     options = ort.SessionOptions()
     options.log_severity_level = 3  # a fallback is told by this module, once
     # Idle threads would take the cores from whoever needs them, this process's other models among them.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if threads is not None and threads < 1:
-        raise InputError(f"threads is at least 1, not {threads}")
-    if threads is not None or small:
-        options.intra_op_num_threads = threads or 1
+    if wanted.threads is not None or small:
+        options.intra_op_num_threads = int(wanted.threads or 1)
     return options
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -3,66 +3,88 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import warnings
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, TypeVar, get_args
 
 from .. import machine, zoo
-from ..contract import Task
+from ..contract import ModelSpec
 from ..errors import ContractError, InputError
-from .base import Session
+from .base import DEFAULTS, RuntimeOptions, Session
 from .onnxruntime import CPU, OrtSession
 
-Precision = Literal["auto", "fp32", "int8"]
+Variant = Literal["auto", "fp32", "int8"]
+"""Which file of an embedded model: int8 where the processor is fast at it, or one of them."""
+
+VARIANTS: tuple[str, ...] = get_args(Variant)
+
+Spec = TypeVar("Spec", bound=ModelSpec)
 
 
-PRECISIONS: tuple[str, ...] = get_args(Precision)
+def open_session(
+    model: str | os.PathLike[str] | Session,
+    kind: type[Spec],
+    options: RuntimeOptions = DEFAULTS,
+    *,
+    variant: Variant = "auto",
+) -> tuple[Session, Spec]:
+    """Return a session and its contract, which is of that ``kind``: LandmarkSpec, DetectorSpec or PipelineSpec.
 
-
-def open_file(model: str | os.PathLike[str], *, precision: str = "auto", **options: Any) -> Session:
-    """The session that the kind of file asks for; see :func:`open_session`.
-
-    For an .xml, whose runtime rounds as it is told, ``precision`` is OpenVINO's: f32 or bf16.
+    ``model`` is an embedded model's name, a path to a model file, or a session, which stays as it is; the others: see
+    :func:`open_file`. Raises ContractError for a model of another task, InputError and what opening a file does.
     """
+    session = open_file(model, options, variant=variant) if isinstance(model, (str, os.PathLike)) else model
+    if not isinstance(session, Session):
+        raise InputError(f"a model is a name, a path to a model file or a session, not {type(model).__name__}")
+    spec = session.spec
+    if not isinstance(spec, kind):
+        raise ContractError(f"{spec.name} is a model for {spec.task}; one for {kind.task} is needed")
+    return session, spec
+
+
+def open_file(
+    model: str | os.PathLike[str], options: RuntimeOptions = DEFAULTS, *, variant: Variant = "auto"
+) -> Session:
+    """Return the session that the kind of file asks for: an .onnx, a TensorRT .engine or OpenVINO's .xml.
+
+    ``variant`` chooses among the files of an embedded model's name: ``auto`` (int8 on a CPU that is fast at it, else
+    fp32), ``fp32`` or ``int8``. Of a path it is ``auto``, or what the file is in: InputError else.
+    """
+    if variant not in VARIANTS:
+        raise InputError(f"variant is {', '.join(VARIANTS[:-1])} or {VARIANTS[-1]}, not {variant!r}")
     kind = Path(model).suffix.lower()
+    if kind not in (".xml", ".engine", ".onnx"):
+        return OrtSession(zoo.resolve(model, variant=_embedded_variant(model, variant, options)).path, options)
+    session = _open_path(model, kind, options)
+    if variant not in ("auto", session.spec.precision):
+        raise InputError(f"{os.fspath(model)} is in {session.spec.precision}, not in {variant}: leave variant out")
+    return session
+
+
+def _open_path(model: str | os.PathLike[str], kind: str, options: RuntimeOptions) -> Session:
     if kind == ".xml":
         from .openvino import OpenVinoSession
 
-        options |= {} if precision == "auto" else {"precision": precision}
-        return OpenVinoSession(model, **options)
-    if precision not in PRECISIONS:
-        raise InputError(f"precision is {', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}, not {precision!r}")
+        return OpenVinoSession(model, options)
     if kind == ".engine":
         from .tensorrt.session import TrtSession
 
-        session: Session = TrtSession(model, **options)
-    elif kind == ".onnx":
-        session = OrtSession(zoo.resolve(model).path, **options)
-    else:
-        return OrtSession(zoo.resolve(model, precision=_embedded_precision(model, precision, options)).path, **options)
-    if precision not in ("auto", session.spec.precision):
-        raise InputError(f"{os.fspath(model)} is in {session.spec.precision}, not in {precision}: leave precision out")
-    return session
+        return TrtSession(model, options)
+    return OrtSession(zoo.resolve(model).path, options)
 
 
-def _embedded_precision(model: str | os.PathLike[str], precision: str, options: Mapping[str, Any]) -> str:
-    """Which of an embedded model's files to take: int8 where the processor is fast at it, and runs it."""
-    if precision != "auto":
-        return precision
+def _embedded_variant(model: str | os.PathLike[str], variant: Variant, options: RuntimeOptions) -> str:
+    """Return which of an embedded model's files to take: int8 where the processor is fast at it, and runs it."""
+    if variant != "auto":
+        return variant
     has_int8 = any((entry.name, entry.precision) == (os.fspath(model), "int8") for entry in zoo.list_models())
-    on_cpu = options.get("device", "cpu") == "cpu" and options.get("providers") in (None, [CPU], (CPU,))
+    on_cpu = options.device == "cpu" if options.providers is None else options.providers == (CPU,)
     return "int8" if has_int8 and on_cpu and machine.fast_int8() else "fp32"
 
 
-def open_session(model: str | os.PathLike[str] | Session, task: Task, **options: Any) -> Session:
-    """A session for ``task``: an embedded model's name, a path to a model file, or a session as it is.
-
-    A file is an .onnx, a TensorRT .engine or OpenVINO's .xml. ``precision``: of an embedded model, ``auto`` (int8 on a
-    CPU that is fast at it, else fp32), ``fp32`` or ``int8``. The other ``options`` are those of :class:`OrtSession`.
-    """
-    session = open_file(model, **options) if isinstance(model, (str, os.PathLike)) else model
-    if not isinstance(session, Session):
-        raise InputError(f"a model is a name, a path to a model file or a session, not {type(model).__name__}")
-    if session.spec.task != task:
-        raise ContractError(f"{session.spec.name} is a model for {session.spec.task}; one for {task} is needed")
-    return session
+def renamed(variant: Variant, precision: Variant | None) -> Variant:
+    """Return ``variant``, or ``precision``, which is what callers called it before, with a DeprecationWarning."""
+    if precision is None:
+        return variant
+    warnings.warn("precision= is called variant= now: it names an embedded file", DeprecationWarning, stacklevel=3)
+    return precision

@@ -5,70 +5,59 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..contract import METADATA_KEY, ModelSpec
-from ..errors import ContractError, InputError, MissingDependencyError, ModelFileError, ProviderError
-from .base import Provider, check_signature, run_in_parts
+from ..contract import METADATA_KEY, ModelSpec, Tensor, Tensors, check
+from ..errors import ContractError, MissingDependencyError, ModelFileError, ProviderError
+from .base import DEFAULTS, RuntimeOptions, checked_run, fixed_batch, run_in_parts
 
 logger = logging.getLogger(__name__)
-
-InferencePrecision = Literal["f32", "bf16"]
 
 _KEYS = ([METADATA_KEY], ["framework", METADATA_KEY])
 """Where an IR has the contract: as facelm-export writes it, and as OpenVINO keeps an ONNX file's metadata."""
 
-_TYPES = {"u8": "tensor(uint8)", "f32": "tensor(float)"}
+_DTYPES = {"u8": "uint8", "f32": "float32"}
 
 
 class OpenVinoSession:
     """A model opened with OpenVINO.
 
-    ``model`` is the path of an .xml. ``device`` is "cpu" or another of OpenVINO's ("gpu", "gpu:1", "npu"); where there
-    is none such, the CPU is taken, with one warning or, with ``strict=True``, a ProviderError instead. ``threads`` is
-    the number of CPU threads. ``precision`` is what the CPU computes floats in: bf16 is faster, and coarser; a CPU
-    without it takes f32, told in the same way. ``providers`` and ``session_options`` are onnxruntime's and must be
-    None. A landmark model exported for a fixed number of crops takes any number here.
+    ``model`` is the path of an .xml. The ``device`` is "cpu" or another of OpenVINO's ("gpu", "gpu:1", "npu"); where
+    there is none such, the CPU is taken, with one warning or, with ``strict``, a ProviderError instead.
+    ``inference_precision`` is what the CPU computes floats in: bf16 is faster, and coarser; a CPU without it takes f32,
+    told in the same way. ``providers`` and ``session_options`` are onnxruntime's and must be None. A landmark model
+    exported for a fixed number of crops takes any number here.
 
     Raises MissingDependencyError, ModelFileError (missing, truncated, not IR), ContractError and InputError.
     """
 
-    def __init__(
-        self,
-        model: str | os.PathLike[str],
-        *,
-        device: str = "cpu",
-        providers: Sequence[Provider] | None = None,
-        strict: bool = False,
-        threads: int | None = None,
-        session_options: Any = None,
-        precision: InferencePrecision = "f32",
-    ) -> None:
+    def __init__(self, model: str | os.PathLike[str], options: RuntimeOptions = DEFAULTS) -> None:
         self._name = os.fspath(model)
-        _check_options(self._name, providers, session_options, threads, precision)
+        why = f"onnxruntime's, and {self._name} runs on OpenVINO: leave them out, or give the .onnx"
+        options.refuse(["providers", "session_options"], why)
         openvino = load_openvino()
         if not Path(model).is_file():
             raise ModelFileError(f"no model file {self._name}")
         core = openvino.Core()
-        target = _device(core, device, self._name, strict=strict)
+        target = _device(core, options.device, self._name, strict=options.strict)
         network = self._read(core)
         self._spec = self._read_spec(network)
-        self._outputs = check_signature(_Ports(network), self._spec, self._name)
-        options = {"PERFORMANCE_HINT": "LATENCY"}
+        found = _tensors(network)
+        check(found, self._spec, self._name)
+        self._batch = fixed_batch(found, self._spec)
+        settings = {"PERFORMANCE_HINT": "LATENCY"}
         if target == "CPU":
-            options["INFERENCE_PRECISION_HINT"] = _precision(core, precision, self._name, strict=strict)
-            if threads is not None:
-                options["INFERENCE_NUM_THREADS"] = str(threads)
-        self._compiled = self._compile(core, network, target, options)
+            precision = _precision(core, options.inference_precision or "f32", self._name, strict=options.strict)
+            settings["INFERENCE_PRECISION_HINT"] = precision
+            if options.threads is not None:
+                settings["INFERENCE_NUM_THREADS"] = str(options.threads)
+        self._compiled = self._compile(core, network, target, settings)
         self._requests = threading.local()  # a request serves one thread at a time
-        size = network.inputs[0].get_partial_shape()[0]
-        self._batch = size.get_length() if self._spec.task == "landmarks" and size.is_static else None
 
     @property
     def spec(self) -> ModelSpec:
@@ -90,8 +79,12 @@ class OpenVinoSession:
         if not hasattr(self._requests, "own"):
             self._requests.own = self._compiled.create_infer_request()
         arrays = {name: np.ascontiguousarray(array) for name, array in feeds.items()}
-        results = self._requests.own.infer(arrays, share_inputs=True)
-        return [results[name] for name in self._outputs]
+
+        def infer() -> list[NDArray[Any]]:
+            results = self._requests.own.infer(arrays, share_inputs=True)
+            return [results[name] for name in self._spec.tensors.outputs]
+
+        return checked_run(infer, feeds, self._spec, self._name)
 
     def _read(self, core: Any) -> Any:
         try:
@@ -102,9 +95,9 @@ class OpenVinoSession:
                 f"({_cause(error)})"
             ) from error
 
-    def _compile(self, core: Any, network: Any, target: str, options: dict[str, str]) -> Any:
+    def _compile(self, core: Any, network: Any, target: str, settings: dict[str, str]) -> Any:
         try:
-            return core.compile_model(network, target, options)
+            return core.compile_model(network, target, settings)
         except RuntimeError as error:
             raise ModelFileError(f"OpenVINO cannot compile {self._name} for {target} ({_cause(error)})") from error
 
@@ -132,38 +125,16 @@ def load_openvino() -> Any:
     return openvino
 
 
-class _Ports:
-    """A network's inputs and outputs, described as onnxruntime describes its own."""
-
-    def __init__(self, network: Any) -> None:
-        self._network = network
-
-    def get_inputs(self) -> list[SimpleNamespace]:
-        return [_port(port) for port in self._network.inputs]
-
-    def get_outputs(self) -> list[SimpleNamespace]:
-        return [_port(port) for port in self._network.outputs]
+def _tensors(network: Any) -> Tensors:
+    return Tensors(
+        *({one.get_any_name(): _tensor(one) for one in ports} for ports in (network.inputs, network.outputs))
+    )
 
 
-def _port(port: Any) -> SimpleNamespace:
-    kind = port.get_element_type().get_type_name()
-    shape = port.get_partial_shape()
-    sizes = [size.get_length() if size.is_static else None for size in shape] if shape.rank.is_static else []
-    return SimpleNamespace(name=port.get_any_name(), type=_TYPES.get(kind, kind), shape=sizes)
-
-
-def _check_options(
-    name: str, providers: Sequence[Provider] | None, session_options: Any, threads: int | None, precision: str
-) -> None:
-    for option, value in (("providers", providers), ("session_options", session_options)):
-        if value is not None:
-            raise InputError(
-                f"{option} are onnxruntime's, but {name} runs on OpenVINO: leave them out, or give the .onnx"
-            )
-    if threads is not None and threads < 1:
-        raise InputError(f"threads is at least 1, not {threads}")
-    if precision not in get_args(InferencePrecision):
-        raise InputError(f"precision is one of {', '.join(get_args(InferencePrecision))}, not {precision!r}")
+def _tensor(port: Any) -> Tensor:
+    kind, shape = port.get_element_type().get_type_name(), port.get_partial_shape()
+    sizes = tuple(size.get_length() if size.is_static else None for size in shape) if shape.rank.is_static else None
+    return Tensor(_DTYPES.get(kind, kind), sizes)
 
 
 def _device(core: Any, device: str, name: str, *, strict: bool) -> str:

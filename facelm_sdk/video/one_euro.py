@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import isfinite, pi
+from math import pi
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .._checks import is_number
 from ..errors import InputError
 
 
@@ -26,11 +27,11 @@ class Smoothing:
     fps: float = 30.0
 
     def __post_init__(self) -> None:
-        for name, least in (("min_cutoff", 0), ("speed_cutoff", 0), ("fps", 0)):
-            if not (isfinite(getattr(self, name)) and getattr(self, name) > least):
-                raise InputError(f"{name} is above {least}, not {getattr(self, name)}")
-        if not (isfinite(self.beta) and self.beta >= 0):
-            raise InputError(f"beta is at least 0, not {self.beta}")
+        for name in ("min_cutoff", "speed_cutoff", "fps"):
+            if not is_number(value := getattr(self, name), 0) or value == 0:
+                raise InputError(f"{name} is a number above 0, not {value!r}")
+        if not is_number(self.beta, 0):
+            raise InputError(f"beta is a number of at least 0, not {self.beta!r}")
 
 
 class OneEuro:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from .. import boxes as box_math
 from .. import markup as markups
 from .. import profile as profiling
+from .._checks import is_whole
 from .._optional import load_cv2
 from ..aligner import MATCHING_IOU, MEAN_KPS, Aligner, Color
 from ..detector import MAX_CONTAINED, MAX_IOU, Detections, Detector
@@ -103,10 +104,12 @@ class Tracker:
     ) -> None:
         if aligner is not None and options:
             raise InputError(f"{', '.join(options)}: give options to the Aligner, or no Aligner")
-        if redetect_every is not None and redetect_every < 1:
-            raise InputError(f"redetect_every is a number of frames, at least 1, or None, not {redetect_every}")
-        if max_faces is not None and max_faces < 1:
-            raise InputError(f"max_faces is at least 1 or None, not {max_faces}")
+        if redetect_every is not None and not is_whole(redetect_every, 1):
+            raise InputError(f"redetect_every is a number of frames, at least 1, or None, not {redetect_every!r}")
+        if max_faces is not None and not is_whole(max_faces, 1):
+            raise InputError(f"max_faces is a whole number of at least 1, or None, not {max_faces!r}")
+        if not isinstance(smoothing, (bool, Smoothing)):
+            raise InputError(f"smoothing is True, False or a Smoothing, not {smoothing!r}")
         self.aligner = Aligner(**options) if aligner is None else aligner
         if self.aligner.detector is None:
             raise InputError("a Tracker needs an Aligner with a detector, to find the faces it follows")
@@ -132,8 +135,8 @@ class Tracker:
 
         Raises ImageError.
         """
-        with self.aligner.timing.call():
-            with self.aligner.timing.stage(profiling.READ):
+        with profiling.call(self.aligner.profile):
+            with profiling.stage(profiling.READ):
                 picture = read_image(frame, color)
             if picture.shape != self._shape:
                 self.reset()
@@ -170,7 +173,7 @@ class Tracker:
             if not track.lost and _distance(track.kps, kps) > MOVED * side
         ]
         self._align(picture, moved)
-        with self.aligner.timing.stage(profiling.CONFIRM):
+        with profiling.stage(profiling.CONFIRM):
             for track, (kps, bbox, side) in zip(tracks, before, strict=True):
                 if track.lost or not self._is_face(picture, track, track.side / side):
                     track.lost, track.kps, track.bbox, track.side = 1, kps, bbox, side
@@ -205,7 +208,8 @@ class Tracker:
         ):
             return True
         CropTransform.from_kps5(track.kps, LOOK_KPS, LOOK_SIZE).warp(picture, out=self._look)
-        _, scores, kps = self._detector.session.run({"image": self._look[None]})
+        with profiling.stage(profiling.DETECTOR):
+            _, scores, kps = self._detector.session.run({"image": self._look[None]})
         offsets = np.linalg.norm(kps - LOOK_KPS, axis=2).mean(axis=1) * (LOOK_SCALE / LOOK_SIZE)
         scores = np.where(offsets <= MAX_OFFSET, scores, 0)
         if not len(scores) or scores.max() < self._detector.det_thresh:
@@ -226,7 +230,7 @@ class Tracker:
     def _detect(self, picture: ImageArray) -> None:
         """Look for faces: those known are confirmed, those lost are found again, others are new."""
         self._since_detection = 0
-        with self.aligner.timing.stage(profiling.RESIZE, after=profiling.MERGE):
+        with profiling.stage(profiling.RESIZE, after=profiling.MERGE):
             found = self._detector(picture)
         tracks = self._matched(found)
         room = len(found) if self.max_faces is None else self.max_faces - len(self._followed())

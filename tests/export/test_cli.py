@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import runpy
 import sys
 import types
 from importlib.metadata import EntryPoint
@@ -61,7 +62,7 @@ def test_default_output(run, traced, weights, tmp_path, monkeypatch):
     assert OrtSession(tmp_path / "lotr_m_fp32.onnx").spec.name == "lotr_m"
     assert "lotr_m_fp32.onnx" in result.stdout and "parity with PyTorch fp32: max 0.0" in result.stdout
     assert "lotr_m_fp32.report.md" in result.stdout
-    assert "latency: ONNX Runtime " in result.stdout and " times as fast (batch 1, threads " in result.stdout
+    assert "latency: 1 thread, batch 1: " in result.stdout
     assert traced == [{"flip": False, "precision": "fp32", "batch": None, "opset": 18}]
 
 
@@ -333,3 +334,22 @@ def test_the_script(monkeypatch, capsys):
         cli.main()
     assert not caught.value.code
     assert "lotr_m" in capsys.readouterr().out
+
+
+def test_python_m(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["facelm-export", "--list"])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_module("facelm_export", run_name="__main__")
+    assert stopped.value.code == 0 and "lotr_m" in capsys.readouterr().out.split()
+
+
+@pytest.mark.parametrize(
+    ("format", "whose"), [("onnx", "parity"), ("triton", "parity"), ("engine", "parity of its ONNX graph")]
+)
+def test_parity_is_said_of_the_graph_that_was_compared(run, monkeypatch, format, whose):
+    def export(model, **options):
+        report = {"bytes": 1, "nodes": 7, "format": format, "parity": {"max_px": 0.0, "p99_px": 0.0}}
+        return Exported(Path("x"), Path("x.report.json"), None, report)
+
+    monkeypatch.setattr(exporter, "export", export)
+    assert f"7 nodes, {whose} with PyTorch fp32: max 0.0000" in run("-m", "lotr_m").stdout

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from facelm_export.build import DET_THRESH
-from facelm_export.report.parity import TOLERANCES, landmark_parity
+from facelm_export.report.parity import TOLERANCES, compare
 from facelm_export.report.samples import PICTURE, Samples, portrait_crops
 from facelm_export.wrappers import FusedDetector, FusedLandmarks
 from facelm_models import create, default_weights, info, load
@@ -195,7 +195,7 @@ def packaged(name):
 def test_packaged_landmarks_are_pytorchs():
     session, network = packaged("lotr_m")
     samples = Samples([portrait_crops(session.spec)])
-    figures = landmark_parity(fused_landmarks(network, flip=session.spec.flip), session, samples)
+    figures = compare(fused_landmarks(network, flip=session.spec.flip), session, samples)
     assert figures["max_px"] < PIXELS[session.spec.precision]
 
 

@@ -74,6 +74,43 @@ def test_batch_equals_single_calls(landmark_model, detector_model, scene, pictur
     assert single.batch([]) == []
 
 
+@pytest.mark.parametrize("workers", [1, 2, 5, None])
+def test_a_bad_picture_in_a_batch(aligner, picture, workers):
+    images = [picture, "missing.jpg", picture, b"rubbish", np.zeros((9, 9), np.complex64), picture]
+    found = aligner.batch(iter(images), errors="skip", workers=workers)
+    assert [isinstance(faces, list) for faces in found] == [True, False, True, False, False, True]
+    assert [len(faces) for faces in found if isinstance(faces, list)] == [2, 2, 2]
+    assert all(isinstance(found[index], ImageError) for index in (1, 3, 4))
+    assert "missing.jpg" in str(found[1])
+    with pytest.raises(ImageError, match=r"missing\.jpg"):
+        aligner.batch(images, workers=workers)
+    found = aligner.batch([picture, picture], boxes=[[0, 0, 0, 0], None], errors="skip", workers=workers)
+    assert isinstance(found[0], InputError) and len(found[1]) == 2
+
+
+def test_a_batch_is_read_no_further_than_it_must(aligner, picture):
+    taken = []
+
+    def images():
+        for index in range(100):
+            taken.append(index)
+            yield picture if index != 3 else "missing.jpg"
+
+    with pytest.raises(ImageError):
+        aligner.batch(images(), workers=2)
+    assert len(taken) <= 8
+    with pytest.raises(ZeroDivisionError):
+        aligner.batch((1 / 0 for _ in range(3)), errors="skip", workers=2)
+
+
+@pytest.mark.parametrize(
+    "options", [{"errors": "ignore"}, *({"workers": value} for value in (0, -1, 1.5, "2", True, 999))]
+)
+def test_options_of_a_batch(aligner, options):
+    with pytest.raises(InputError, match=next(iter(options))):
+        aligner.batch([], **options)
+
+
 def test_batch_with_boxes_and_points(aligner, picture):
     kps = [face.kps for face in aligner(picture)]
     many = aligner.batch([picture, picture, picture], kps=[kps, None, kps[0]])
@@ -154,6 +191,10 @@ good = [10, 10, 50, 50]
         ({"boxes": [0, 0, np.inf, 5]}, r"boxes\[0\].*not finite"),
         ({"boxes": [[1, 2, 3]]}, r"shape \(k, 4\) or \(4\); got \(1, 3\)"),
         ({"boxes": "no"}, "not an array of numbers"),
+        ({"boxes": [10**400] * 4}, "not an array of numbers"),
+        ({"boxes": [0, 0, 1e39, 1e39]}, r"boxes\[0\].*not finite"),
+        ({"boxes": [0, 0, 1e38, 1e38]}, r"boxes\[0\].*farther than 1,048,576 pixels"),
+        ({"kps": np.full((5, 2), 2.0**25)}, r"kps\[0\].*farther than"),
         ({"kps": np.full((2, 5, 2), np.nan)}, r"kps\[0\].*not finite"),
         ({"kps": np.zeros((5, 3))}, r"shape \(k, 5, 2\)"),
         ({"kps": np.full((5, 2), 5000.0)}, r"kps\[0\].*outside"),
@@ -166,13 +207,28 @@ def test_bad_boxes_and_points(aligner, picture, given, message):
         aligner(picture, **given)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("far", [1e4, 2.0**20])
+def test_huge_boxes_are_cut_without_overflow(aligner, landmark_model, picture, far):
+    box = [-far, -far, far, far]
+    by_box = Aligner(landmark_model(crop=CropRecipe(32, "box")), aligner.detector)
+    for one in (aligner, by_box):
+        (face,) = one(picture, boxes=box)
+        assert np.isfinite(face.landmarks).all() and face.bbox.tolist() == box
+
+
 def test_bad_pictures_and_options(aligner, landmark_model, detector_model):
     with pytest.raises(ImageError):
         aligner("missing.jpg")
     with pytest.raises(InputError, match="color"):
         aligner(np.zeros((9, 9, 3), np.uint8), color="hsv")
-    with pytest.raises(InputError, match="max_faces"):
-        Aligner(landmark_model(), detector_model(), max_faces=0)
+    for value in (0, 1.5, "x", True):
+        with pytest.raises(InputError, match="max_faces"):
+            Aligner(landmark_model(), detector_model(), max_faces=value)
+    with pytest.raises(InputError, match="flip is True, False or None"):
+        Aligner(landmark_model(), detector_model(), flip="yes")
+    with pytest.raises(InputError, match="many pictures, such as a list of paths, not of 'photos/'"):
+        aligner.batch("photos/")
 
 
 def test_face_to_dict_is_json(aligner, picture):
@@ -203,5 +259,9 @@ def test_face_crop_follows_norm_crop(aligner, picture, size, scale, shift):
     a, b, dx, dy = np.linalg.lstsq(np.array(rows), target.ravel(), rcond=None)[0]
     expected = cv2.warpAffine(picture, np.array([[a, -b, dx], [b, a, dy]]), (size, size))
     assert np.abs(crop.astype(int) - expected).mean() < 1
-    with pytest.raises(InputError):
-        face.crop(picture, 0)
+    for size in (0, 1.5, "x", None, 10**6):
+        with pytest.raises(InputError, match="a crop's size"):
+            face.crop(picture, size)
+    for image in (None, "a.png", picture.astype(float), picture[..., 0], picture[:0]):
+        with pytest.raises(ImageError, match=r"cut from uint8 \(H, W, 3\)"):
+            face.crop(image)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 import sys
 from importlib.metadata import EntryPoint
 
@@ -106,13 +107,21 @@ def test_results_of_an_earlier_run_are_not_inputs(folder, models):
     assert not [name for name in first if name.endswith(".tmp")]
 
 
+def test_workers_change_nothing(folder, models):
+    alone = invoke("align", folder, "-o", folder / "one", "--workers", 1, *models)
+    many = invoke("align", folder, "-o", folder / "four", "--workers", 4, *models)
+    assert (many.exit_code, many.stdout) == (alone.exit_code, alone.stdout)
+    assert files(folder / "four") == files(folder / "one")
+    assert isinstance(invoke("align", folder, "--workers", 0, *models).exception, InputError)
+
+
 def test_options_reach_the_models(folder, models):
     picture = folder / "a.png"
     assert invoke("align", picture, "--max-faces", 1, *models).stdout.count("face ") == 1
     assert invoke("align", picture, "--det-thresh", 0.85, *models).stdout.count("face ") == 1
     assert invoke("align", picture, "--det-size", "320x320", *models).stdout.count("face ") == 2
     assert isinstance(invoke("align", picture, "--det-size", "big", *models).exception, InputError)
-    assert "not in int8: leave precision out" in str(invoke("align", picture, "--precision", "int8", *models).exception)
+    assert "not in int8: leave variant out" in str(invoke("align", picture, "--variant", "int8", *models).exception)
     assert invoke("align", picture, "--precision", "fp32", *models).stdout.count("face ") == 2
     assert isinstance(invoke("align", picture, "--draw", *models).exception, InputError)
     assert isinstance(invoke("align", picture, "--crops", 0, "-o", folder / "o", *models).exception, InputError)
@@ -127,12 +136,12 @@ def test_errors_are_one_line_and_exit_code_2(folder, monkeypatch, capsys):
     assert captured.err.strip() == "error: no model file nonesuch.onnx"
 
 
-def test_a_precision_that_is_none(folder, models, monkeypatch, capsys):
+def test_a_variant_that_is_none(folder, models, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["facelm", "align", str(folder / "a.png"), "--precision", "fp16", *models])
     with pytest.raises(SystemExit) as stopped:
         cli.main()
     assert stopped.value.code == 2
-    assert capsys.readouterr().err.strip() == "error: precision is auto, fp32 or int8, not 'fp16'"
+    assert capsys.readouterr().err.strip() == "error: variant is auto, fp32 or int8, not 'fp16'"
 
 
 def test_empty_folder(tmp_path, models):
@@ -244,3 +253,10 @@ def test_plugin_without_its_packages(monkeypatch):
     error = CliRunner().invoke(app, ["greet"]).exception
     assert isinstance(error, MissingDependencyError)
     assert "No module named 'torch'" in str(error) and 'facelm-sdk[greet]"' in str(error)
+
+
+def test_python_m(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["facelm", "--version"])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_module("facelm_sdk", run_name="__main__")
+    assert stopped.value.code == 0 and capsys.readouterr().out.startswith("facelm-sdk ")

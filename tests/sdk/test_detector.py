@@ -203,3 +203,29 @@ def test_merge_by_hand():
     assert box_math.merge(boxes, scores, max_iou=0.4, max_contained=0.8) == [4, 1, 3]
     assert box_math.merge(boxes[:0], scores[:0], max_iou=0.4, max_contained=0.8) == []
     np.testing.assert_allclose(box_math.iou(boxes[0], boxes[[0, 1, 4]]), [1, 90 / 110, 0], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("det_size", "sides", "coarsest"),
+    [
+        ("auto", (5120, 3000), 4.0),
+        ("auto", (10240, 1280), 2.0),  # the short side is seen at 640
+        ("auto", (640, 480), 0.5),
+        (320, (480, 640), 2.0),
+        ((320, 200), (640, 480), 2.0),
+    ],
+)
+def test_how_small_a_picture_suffices(detector_model, det_size, sides, coarsest):
+    assert Detector(detector_model(), det_size=det_size).coarsest(*sides) == coarsest
+
+
+@pytest.mark.parametrize("value", ["x", [0.5], float("nan"), -0.1, 1.1, 10**400, True])
+def test_thresholds_that_are_no_scores(detector_model, value):
+    with pytest.raises(InputError, match="det_thresh is a score from 0 to 1, not"):
+        Detector(detector_model(), det_thresh=value)
+
+
+@pytest.mark.parametrize("value", [100_000, 4097, 63, 320.5, (320, 100_000), (320,), (True, 320), np.zeros(2)])
+def test_sizes_that_are_none(detector_model, value):
+    with pytest.raises(InputError, match="64 to 4096 pixels"):
+        Detector(detector_model(), det_size=value)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from facelm_sdk import Aligner, Detector, Landmarker, cli
+from facelm_sdk import Aligner, Detector, Landmarker, Tracker, cli
 from facelm_sdk import profile as profiling
-from facelm_sdk.profile import NoProfile, Profile
+from facelm_sdk.profile import Profile, call, stage
 
 
 class Clock:
@@ -34,10 +36,10 @@ def clock(monkeypatch):
 def one_call(profile, clock, network=0.004):
     with profile.call():
         clock.now += 0.001
-        with profile.stage("detect: resize", after="detect: merge"):
+        with stage("detect: resize", after="detect: merge"):
             clock.now += 0.002
             for _ in range(2):
-                with profile.stage("detect: network"):
+                with stage("detect: network"):
                     clock.now += network
             clock.now += 0.003
 
@@ -80,7 +82,7 @@ def test_a_call_within_a_call_is_part_of_it(clock):
 
 def test_calls_that_fail_are_not_kept(clock):
     profile = Profile()
-    with pytest.raises(ZeroDivisionError), profile.call(), profile.stage("map back"):
+    with pytest.raises(ZeroDivisionError), profile.call(), stage("map back"):
         _ = 1 / 0
     assert len(profile) == 0
     one_call(profile, clock)
@@ -89,18 +91,45 @@ def test_calls_that_fail_are_not_kept(clock):
 
 def test_stages_outside_a_call_are_not_kept(clock):
     profile = Profile()
-    with profile.stage("warm-up"):
+    with stage("warm-up"):
         clock.now += 1
     one_call(profile, clock)
     assert "warm-up" not in profile.last
 
 
 def test_no_profile_reads_no_clock(monkeypatch):
-    nothing = NoProfile()
-    assert nothing.stage("a") is nothing.stage("b", after="c") is nothing.call()
+    assert stage("a") is stage("b", after="c") is call(None)
     monkeypatch.setattr(profiling, "perf_counter", lambda: pytest.fail("it looks at the clock"))
-    with nothing.call(), nothing.stage("a"):
+    with call(None), stage("a"):
         pass
+
+
+def test_calls_of_many_threads_are_calls_of_their_own():
+    profile, everyone = Profile(), threading.Barrier(8)
+
+    def one(index):
+        with profile.call(), stage("outer"):
+            everyone.wait(30)
+            with stage(f"inner {index}"):
+                everyone.wait(30)
+        return str(profile)
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(list(pool.map(one, range(8))))
+    assert len(profile) == 8
+    assert {stage.name: stage.runs for stage in profile.stages()} == {
+        "outer": 8,
+        "other": 0,
+        **{f"inner {index}": 1 for index in range(8)},
+    }
+
+
+def test_a_call_of_another_profile_is_its_own(clock):
+    outer, inner = Profile(), Profile()
+    with outer.call(), stage("a"):
+        one_call(inner, clock)
+    assert next(iter(inner.last)) == "detect: resize" and list(outer.last) == ["a", "other", "total"]
+    assert outer.last["a"] == pytest.approx(14)
 
 
 def test_an_aligner_tells_its_stages(landmark_model, detector_model, scene):
@@ -115,23 +144,32 @@ def test_an_aligner_tells_its_stages(landmark_model, detector_model, scene):
     assert all(stage.mean > 0 for stage in stages.values())
     assert sum(aligner.profile.last.values()) == pytest.approx(2 * aligner.profile.last["total"])
     aligner.profile.reset()
-    aligner.batch([picture, picture])
-    assert len(aligner.profile) == 1
+    aligner.batch([picture] * 9, workers=4)
+    assert len(aligner.profile) == 9
+    assert {stage.name: stage.runs for stage in aligner.profile.stages()}[profiling.WARP] == 18
 
 
-def test_the_parts_given_stay_as_they_are(landmark_model, detector_model, scene):
+def test_the_parts_given_are_those_that_are_measured(landmark_model, detector_model, scene):
     landmarker, detector = Landmarker(landmark_model()), Detector(detector_model())
-    sessions = landmarker.session, detector.session
     timed, plain = Aligner(landmarker, detector, profile=True), Aligner(landmarker, detector)
+    assert plain.profile is None
+    assert timed.landmarker is plain.landmarker is landmarker and timed.detector is plain.detector is detector
     picture = scene(640, 480, (50, 50, 250, 260))
     np.testing.assert_array_equal(timed(picture)[0].landmarks, plain(picture)[0].landmarks)
-    assert (landmarker.session, detector.session) == sessions
-    assert plain.profile is None and plain.landmarker is landmarker
-    assert timed.landmarker.session.spec is landmarker.spec
-    assert timed.landmarker.session.providers == landmarker.session.providers
+    assert len(timed.profile) == 1 and timed.profile.last[profiling.DETECTOR] > 0
+    detector.det_thresh = 1.0
+    assert timed(picture) == [] == plain(picture)
     blind = Aligner(landmarker, None, profile=True)
     blind(picture, boxes=[50, 50, 250, 260])
     assert profiling.DETECTOR not in blind.profile.last and profiling.LANDMARKER in blind.profile.last
+
+
+def test_a_tracker_tells_its_stages(landmark_model, detector_model, scene):
+    tracker = Tracker(landmarks=landmark_model(), detector=detector_model(), profile=True)
+    for _ in range(2):
+        tracker(scene(640, 480, (50, 50, 250, 260)))
+    stages = {stage.name: stage.runs for stage in tracker.aligner.profile.stages()}
+    assert len(tracker.aligner.profile) == 2 and stages[profiling.CONFIRM] == 1 and stages[profiling.READ] >= 2
 
 
 def test_the_command_prints_the_table_to_stderr(landmark_model, detector_model, scene, tmp_path):

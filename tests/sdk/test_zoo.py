@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from facelm_sdk import Landmarker, machine, zoo
+from facelm_sdk import Aligner, Landmarker, machine, zoo
 from facelm_sdk.errors import ChecksumError, InputError, ModelFileError, UnknownModelError
 
 
@@ -97,8 +97,8 @@ def two_precisions(tmp_path, monkeypatch, landmark_model):
 def test_auto_takes_int8_where_the_processor_is_fast_at_it(two_precisions, monkeypatch, fast, chosen):
     monkeypatch.setattr(machine, "fast_int8", lambda: fast)
     assert Landmarker("tiny").spec.precision == chosen
-    assert Landmarker("tiny", precision="fp32").spec.precision == "fp32"
-    assert Landmarker("tiny", precision="int8").spec.precision == "int8"
+    assert Landmarker("tiny", variant="fp32").spec.precision == "fp32"
+    assert Landmarker("tiny", variant="int8").spec.precision == "int8"
 
 
 def test_other_providers_get_fp32(two_precisions, monkeypatch):
@@ -111,44 +111,20 @@ def test_other_providers_get_fp32(two_precisions, monkeypatch):
 
 def test_a_precision_that_is_not_there_is_an_error(two_precisions, weights):
     with pytest.raises(UnknownModelError, match="tiny is embedded in fp32, not in int8"):
-        Landmarker("tiny", precision="int8")
-    with pytest.raises(InputError, match="precision is auto, fp32 or int8, not 'half'"):
-        Landmarker("tiny", precision="half")
+        Landmarker("tiny", variant="int8")
+    with pytest.raises(InputError, match="variant is auto, fp32 or int8, not 'half'"):
+        Landmarker("tiny", variant="half")
 
 
 def test_a_file_is_in_the_precision_it_is_in(two_precisions):
     path = two_precisions / "tiny_fp32.onnx"
     assert Landmarker(path).spec.precision == "fp32"
     with pytest.raises(InputError, match="is in fp32, not in int8"):
-        Landmarker(path, precision="int8")
+        Landmarker(path, variant="int8")
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("flags : fpu avx2 avx512_vnni\n", True),
-        ("flags : fpu avx2\n", False),
-        ("flags : fpu avx_vnni\nflags : fpu\n", False),
-        ("Features : fp asimd asimddp\n", True),
-        ("", False),
-    ],
-)
-def test_what_linux_says_of_the_processor(monkeypatch, text, expected):
-    machine.fast_int8.cache_clear()
-    monkeypatch.setattr(Path, "read_text", lambda self, encoding: text)
-    try:
-        assert machine.fast_int8() is expected
-    finally:
-        machine.fast_int8.cache_clear()
-
-
-def test_without_linux_nothing_is_assumed(monkeypatch):
-    def missing(self, encoding):
-        raise FileNotFoundError
-
-    machine.fast_int8.cache_clear()
-    monkeypatch.setattr(Path, "read_text", missing)
-    try:
-        assert machine.fast_int8() is False
-    finally:
-        machine.fast_int8.cache_clear()
+def test_the_old_name_of_variant(two_precisions, detector_model):
+    for build in (Landmarker, lambda model, **given: Aligner(model, detector_model(), **given).landmarker):
+        with pytest.warns(DeprecationWarning, match="precision= is called variant= now") as caught:
+            assert build("tiny", precision="int8").spec.precision == "int8"
+        assert caught[0].filename == __file__

@@ -24,7 +24,7 @@ from facelm_sdk.errors import InputError
 
 if TYPE_CHECKING:
     from facelm_sdk import Detector, Landmarker
-    from facelm_sdk.runtimes.open import Precision
+    from facelm_sdk.runtimes.open import Variant
 
     from .datasets import Dataset, Sample
     from .evaluation import Cut, Scores
@@ -78,9 +78,9 @@ def eval_command(
     if batch < 1 or (limit is not None and limit < 1):
         raise InputError("--batch and --limit are at least 1")
     # An embedded model's figures should not depend on the machine.
-    precision: Precision = "auto" if Path(model).suffix else "fp32"
+    variant: Variant = "auto" if Path(model).suffix else "fp32"
     options: dict[str, Any] = {"device": device, "threads": threads}
-    landmarker = Landmarker(model, flip=flip, max_batch=batch, precision=precision, **options)
+    landmarker = Landmarker(model, flip=flip, max_batch=batch, variant=variant, **options)
     cut = Cut.of(landmarker.recipe, box, points)
     finder = Detector(detector, **options) if cut.needs_detector else None
     console, stderr = Console(highlight=False), Console(stderr=True, highlight=False, soft_wrap=True)

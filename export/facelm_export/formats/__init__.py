@@ -6,12 +6,15 @@ import importlib
 import json
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from facelm_sdk.contract import ModelSpec
 from facelm_sdk.errors import InputError, ModelFileError, OutputError
 from facelm_sdk.files import check_place, write_files
+from facelm_sdk.runtimes.base import RuntimeOptions, Session
+from facelm_sdk.runtimes.onnxruntime import OrtSession
 
 from ..job import Exported, ExportJob
 from ..report.facts import file_facts
@@ -42,6 +45,12 @@ def prepare(format: str, out: str | os.PathLike[str] | None, name: str) -> Path:
 def check(format: str, spec: ModelSpec) -> None:
     """Raise InputError where the format cannot hold such a model."""
     _hook(format, "check")(spec)
+
+
+def runtimes(job: ExportJob, format: str) -> dict[str, Callable[[RuntimeOptions], Session]]:
+    """Return by name what opens the job's graph on a CPU: ONNX Runtime, and before it the format's own runtime."""
+    own = {"openvino": partial(_module(format).opened, job)} if format == "openvino" else {}
+    return {**own, "onnxruntime": partial(OrtSession, job.data)}
 
 
 def _hook(format: str, name: str) -> Callable[..., object]:

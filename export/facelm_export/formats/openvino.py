@@ -11,7 +11,7 @@ from torch import nn
 
 from facelm_sdk.contract import METADATA_KEY, ModelSpec
 from facelm_sdk.errors import ParityError
-from facelm_sdk.runtimes.base import Session
+from facelm_sdk.runtimes.base import RuntimeOptions, Session
 from facelm_sdk.runtimes.onnxruntime import OrtSession
 from facelm_sdk.runtimes.openvino import OpenVinoSession, load_openvino
 
@@ -42,6 +42,14 @@ def files(job: ExportJob) -> tuple[dict[Path, bytes], dict[str, Any]]:
         figures = _compared(job, OpenVinoSession(draft))
         made = {job.path.with_suffix(kind): draft.with_suffix(kind).read_bytes() for kind in (".bin", ".xml")}
     return made, {"openvino": {"version": openvino.__version__, "parity": {"against": "ONNX Runtime", **figures}}}
+
+
+def opened(job: ExportJob, options: RuntimeOptions) -> OpenVinoSession:
+    """Return a session on the IR of the job's graph, as :func:`files` will write it."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
+        draft = Path(scratch) / "draft.xml"
+        _convert(load_openvino(), job.data, job.spec, draft)
+        return OpenVinoSession(draft, options)
 
 
 def _convert(openvino: Any, data: bytes, spec: ModelSpec, path: Path) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from facelm_sdk.contract import METADATA_KEY, ModelSpec
+from facelm_sdk.contract import METADATA_KEY, ModelSpec, WithLandmarks
 from facelm_sdk.errors import InputError
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def _name(spec: ModelSpec, source: _Tensor, *, batched: bool) -> str:
     return "_".join(
         [
             re.sub(r"[^A-Za-z0-9_.-]", "_", spec.name),  # it stands in paths and addresses
-            *(["flip"] if spec.flip else []),
+            *(["flip"] if isinstance(spec, WithLandmarks) and spec.flip else []),
             *([f"b{source.dims[0]}"] if fixed else []),
             *([spec.precision] if spec.precision != "fp32" else []),
         ]

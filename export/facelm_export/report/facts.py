@@ -39,14 +39,15 @@ def report(
     import onnxruntime
 
     spec = job.spec
+    contract = spec.to_dict()
     return {
         "file": job.path.name,
         "name": spec.name,
         "task": spec.task,
-        "markup": spec.markup,
-        "num_landmarks": spec.num_landmarks,
+        "markup": contract["markup"],
+        "num_landmarks": contract["num_landmarks"],
         "precision": spec.precision,
-        "flip": spec.flip,
+        "flip": contract["flip"],
         "batch": job.batch or "dynamic",
         "data": spec.data,
         "licence": spec.licence,

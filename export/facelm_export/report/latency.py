@@ -1,9 +1,8 @@
-"""How long PyTorch and onnxruntime take for the same work, side by side on this machine."""
+"""How long PyTorch and the file's own runtime take for the same work, one run of each in turn on this machine."""
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,10 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from facelm_sdk.bench import side_by_side, summary
-from facelm_sdk.contract import ModelSpec
+from facelm_sdk.bench import interleaved, ratio, summary
+from facelm_sdk.contract import LandmarkSpec, ModelSpec
 from facelm_sdk.images.read import read_image
-from facelm_sdk.runtimes.onnxruntime import OrtSession
+from facelm_sdk.machine import usable_cores
+from facelm_sdk.runtimes.base import RuntimeOptions, Session
 
 from .samples import PICTURE, portrait_crops
 
@@ -23,20 +23,21 @@ if TYPE_CHECKING:
 
 PICTURE_SIZE = (640, 480)  # width, height of what a detector is timed on
 SECONDS = 2.5
-"""What the timing may take; a model that needs more is timed ``ROUNDS`` times a side."""
-ROUNDS = 3
-BLOCK_SECONDS = 0.2  # of one side before the other has its turn
+"""What the timing of a number of threads may take; a model that needs more is timed ``LEAST_RUNS`` times a side."""
+LEAST_RUNS = 5
+
+NAMES = {"pytorch": "PyTorch eager, fp32", "onnxruntime": "ONNX Runtime, CPU", "openvino": "OpenVINO, CPU"}
+
+Opener = Callable[[RuntimeOptions], Session]
 
 
-def measured(reference: nn.Module, job: ExportJob) -> dict[str, Any]:
-    """Milliseconds of a run of ``reference`` (PyTorch eager, fp32) and of the graph (onnxruntime on the CPU).
+def measured(reference: nn.Module, job: ExportJob, runtimes: Mapping[str, Opener]) -> dict[str, Any]:
+    """Return milliseconds of a run of ``reference`` (PyTorch eager, fp32) and of the file in each of ``runtimes``.
 
-    Both get the same input and number of threads, and take turns in blocks, so that a machine that slows down slows
-    both; the first run of each block, which finds caches and threads as the other side left them, is not counted.
-    ``ratio`` is how many times faster onnxruntime is.
+    All get the same input and number of threads, one and then all cores, and are interleaved, so that a machine that
+    slows down slows all of them. ``ratios`` says how many times faster than PyTorch each is; where the times spread so
+    much that the machine must have been busy, ``no_ratio`` says that instead.
     """
-    threads = torch.get_num_threads()
-    session = OrtSession(job.data, threads=threads)
     name, value = _input(job.spec, job.batch or 1)
     tensor = torch.from_numpy(value)
 
@@ -44,25 +45,48 @@ def measured(reference: nn.Module, job: ExportJob) -> dict[str, Any]:
     def eager() -> None:
         reference(tensor)
 
-    pytorch, onnxruntime = _side_by_side(eager, lambda: session.run({name: value}))
-    return {
-        "input": f"{name} {value.dtype} {value.shape}",
-        "batch": len(value),
-        "threads": threads,
-        "pytorch_ms": summary(pytorch),
-        "onnxruntime_ms": summary(onnxruntime),
-        "ratio": round(statistics.median(pytorch) / statistics.median(onnxruntime), 2),
-    }
+    def one(threads: int) -> dict[str, Any]:
+        sessions = {runtime: open(RuntimeOptions(threads=threads)) for runtime, open in runtimes.items()}
+        runs = [eager, *(_runner(session, name, value) for session in sessions.values())]
+        torch.set_num_threads(threads)
+        times = dict(zip(("pytorch", *sessions), map(summary, _interleaved(*runs)), strict=True))
+        found = {side: ratio(times["pytorch"], times[side]) for side in sessions}
+        ratios = {side: value for side, (value, _) in found.items() if value is not None}
+        reasons = dict.fromkeys(reason for _, reason in found.values() if reason is not None)
+        return {"threads": threads, "ms": times, "ratios": ratios, "no_ratio": "; ".join(reasons) or None}
+
+    before = torch.get_num_threads()
+    try:
+        timed = [one(threads) for threads in dict.fromkeys((1, usable_cores()))]
+    finally:
+        torch.set_num_threads(before)
+    return {"input": f"{name} {value.dtype} {value.shape}", "batch": len(value), "timed": timed}
+
+
+def lines(latency: Mapping[str, Any]) -> list[str]:
+    """Return a sentence for each number of threads: how much faster than PyTorch, or why that is not said."""
+    return [_line(one, latency["batch"]) for one in latency["timed"]]
+
+
+def _line(one: Mapping[str, Any], batch: int) -> str:
+    threads = f"{one['threads']} thread{'s' * (one['threads'] != 1)}"
+    faster = [f"{NAMES[side].split(',')[0]} {value:.2f} times as fast" for side, value in one["ratios"].items()]
+    told = [*([f"{', '.join(faster)} as PyTorch"] if faster else []), *([one["no_ratio"]] if one["no_ratio"] else [])]
+    return f"{threads}, batch {batch}: {'; '.join(told)}"
+
+
+def _runner(session: Session, name: str, value: NDArray[np.uint8]) -> Callable[[], object]:
+    return lambda: session.run({name: value})
 
 
 def _input(spec: ModelSpec, batch: int) -> tuple[str, NDArray[np.uint8]]:
-    if spec.task == "landmarks":
+    if isinstance(spec, LandmarkSpec):
         return "crops", portrait_crops(spec, batch)
     import cv2
 
     return "image", np.asarray(cv2.resize(read_image(PICTURE), PICTURE_SIZE), np.uint8)[None]
 
 
-def _side_by_side(*sides: Callable[[], object]) -> list[list[float]]:
-    """Milliseconds of each side's runs."""
-    return side_by_side(*sides, seconds=SECONDS, rounds=ROUNDS, block_seconds=BLOCK_SECONDS)
+def _interleaved(*runs: Callable[[], object]) -> list[list[float]]:
+    """Return the milliseconds of each side's runs."""
+    return interleaved(*runs, seconds=SECONDS, least=LEAST_RUNS)

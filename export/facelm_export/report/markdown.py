@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from .latency import NAMES, lines
+
 _FORMATS = {
     "onnx": "ONNX",
     "engine": "TensorRT engine",
     "openvino": "OpenVINO IR",
     "triton": "Triton model repository",
 }
+_OTHER_GRAPHS = ("engine", "openvino")
+"""Formats whose file is made from the ONNX graph that was compared, and is not that graph."""
 _TARGETS = {"cpu": "CPU", "tensorrt": "TensorRT"}
 _PARITY = {
     "max_px": "largest difference, px",
@@ -98,7 +102,8 @@ def _parity(report: Mapping[str, Any]) -> str:
         mark = "" if limit is None else "yes" if value <= limit else "no"
         rows.append((_PARITY.get(key, _words(key)), value, "" if limit is None else limit, mark))
     against = figures.pop("against", "PyTorch fp32")
-    text = f"## Parity with {against}\n\n" + _rows(("", "measured", "allowed", "passed"), rows)
+    whose = "Parity of the ONNX graph" if report["format"] in _OTHER_GRAPHS else "Parity"
+    text = f"## {whose} with {against}\n\n" + _rows(("", "measured", "allowed", "passed"), rows)
     notes = [f"{_words(key)}: {_text(value)}" for key, value in figures.items()]
     if report["weights_sha256"] is None:
         notes.append("weights are untrained, so a miss did not count")
@@ -106,15 +111,16 @@ def _parity(report: Mapping[str, Any]) -> str:
 
 
 def _latency(latency: Mapping[str, Any]) -> str:
-    if "pytorch_ms" not in latency:
+    if "timed" not in latency:
         return ""
-    sides = {"PyTorch eager, fp32": latency["pytorch_ms"], "ONNX Runtime, CPU": latency["onnxruntime_ms"]}
-    rows = [(name, _ms(t["median"]), f"{_ms(t['q1'])} to {_ms(t['q3'])}", t["runs"]) for name, t in sides.items()]
-    return (
-        f"## Latency\n\n{_rows(('', 'median, ms', 'quartiles, ms', 'runs'), rows)}\n\n"
-        f"ONNX Runtime is **{latency['ratio']:.2f} times** as fast as PyTorch: {latency['input']}, threads "
-        f"{latency['threads']}, runs of both in turns."
-    )
+    rows = [
+        (NAMES[side], one["threads"], _ms(t["min"]), _ms(t["median"]), f"{_ms(t['q1'])} to {_ms(t['q3'])}", t["runs"])
+        for one in latency["timed"]
+        for side, t in one["ms"].items()
+    ]
+    header = ("", "threads", "least, ms", "median, ms", "quartiles, ms", "runs")
+    sentences = "\n".join(f"- {line}" for line in lines(latency))
+    return f"## Latency\n\n{latency['input']}, one run of each in turn.\n\n{_rows(header, rows)}\n\n{sentences}"
 
 
 def _ms(value: float) -> str:

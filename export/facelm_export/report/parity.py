@@ -13,6 +13,7 @@ from torch import nn
 from facelm_sdk import markup as markups
 from facelm_sdk import metrics
 from facelm_sdk.boxes import iou
+from facelm_sdk.contract import DetectorSpec, LandmarkSpec
 from facelm_sdk.errors import ParityError
 from facelm_sdk.runtimes.base import Session
 
@@ -40,9 +41,11 @@ SAME_SCORE = 0.05
 
 def compare(fused: nn.Module, session: Session, samples: Samples) -> dict[str, Any]:
     """Differences between the file's outputs and those of ``fused``, the fp32 module with the same contract."""
-    if session.spec.task == "landmarks":
-        return landmark_parity(fused, session, samples)
-    return detection_parity(fused, session, samples)
+    spec = session.spec
+    if isinstance(spec, LandmarkSpec):
+        return landmark_parity(fused, session, samples, spec.markup)
+    assert isinstance(spec, DetectorSpec)  # a pipeline has no module in PyTorch
+    return detection_parity(fused, session, samples, spec.det_thresh)
 
 
 def _figures(differences: NDArray[Any]) -> dict[str, float]:
@@ -66,6 +69,7 @@ def landmark_parity(
     fused: nn.Module,  # the fp32 module, uint8 crops in, pixels out
     session: Session,
     samples: Samples,
+    name: str,  # the points' markup
 ) -> dict[str, Any]:
     """Distances between the file's landmarks and those of ``fused``: in pixels, and in percent of the distance of the
     outer eye corners. Where labels are known, the NME of both, in percent, and by how much of itself it grew.
@@ -76,7 +80,7 @@ def landmark_parity(
     if not np.isfinite(actual).all():
         raise ParityError(f"the exported {session.spec.name} gives NaN or infinite landmarks")
     distances = np.linalg.norm(actual - expected, axis=-1)
-    markup = markups.get(session.spec.markup)
+    markup = markups.get(name)
     sizes = np.maximum(metrics.inter_ocular(expected, markup), 1.0)  # untrained networks put both eyes in one place
     figures = {"crops": len(crops), **_figures(distances), **_percent(distances / sizes[:, None])}
     if samples.labels is not None:
@@ -96,14 +100,13 @@ def _landmarks(fused: nn.Module, crops: NDArray[np.uint8]) -> NDArray[np.float32
 
 
 @torch.no_grad()
-def detection_parity(fused: nn.Module, session: Session, samples: Samples) -> dict[str, Any]:
+def detection_parity(fused: nn.Module, session: Session, samples: Samples, threshold: float) -> dict[str, Any]:
     """Differences in pixels between the file's boxes and five points and those of ``fused``.
 
-    Each face above the contract's threshold, of either side, is compared with the one of the other side that overlaps
+    Each face above ``threshold``, of either side, is compared with the one of the other side that overlaps
     it by an IoU of at least SAME_FACE and scores the same to SAME_SCORE; ``unmatched`` counts those that have none.
     Percent are those of the longer side of its box.
     """
-    threshold = session.spec.det_thresh
     differences: list[NDArray[Any]] = []
     shares: list[NDArray[Any]] = []
     found = unmatched = 0

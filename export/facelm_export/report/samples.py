@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facelm_sdk import markup as markups
-from facelm_sdk.contract import ModelSpec
+from facelm_sdk.contract import LandmarkSpec, ModelSpec
 from facelm_sdk.detector import Detections, Detector
 from facelm_sdk.errors import InputError
 from facelm_sdk.images.folder import expand
@@ -59,15 +59,14 @@ def read_samples(folder: str | os.PathLike[str] | None, spec: ModelSpec) -> Samp
     Raises InputError where there is no folder, no picture, or no face in any.
     """
     if folder is not None:
-        return _crops_of(folder, spec) if spec.task == "landmarks" else _pictures_of(folder)
-    if spec.task == "landmarks":
+        return _crops_of(folder, spec) if isinstance(spec, LandmarkSpec) else _pictures_of(folder)
+    if isinstance(spec, LandmarkSpec):
         return Samples([portrait_crops(spec)], [varied_crops(spec)] if spec.precision == "int8" else [])
     return Samples(portraits(), varied_portraits() if spec.precision == "int8" else [])
 
 
-def portrait_crops(spec: ModelSpec, count: int = 24) -> NDArray[np.uint8]:
+def portrait_crops(spec: LandmarkSpec, count: int = 24) -> NDArray[np.uint8]:
     """Crops (count, S, S, 3) uint8 BGR of the portrait, its five points or box moved as a detector's noise would."""
-    assert spec.crop is not None
     rng = np.random.default_rng(0)
     image = read_image(PICTURE)
     crops = []
@@ -87,9 +86,8 @@ def portraits() -> list[NDArray[np.uint8]]:
     return [np.asarray(cv2.resize(image, size), np.uint8)[None] for size in ((512, 512), (333, 251), (640, 480))]
 
 
-def varied_crops(spec: ModelSpec, count: int = VARIED) -> NDArray[np.uint8]:
+def varied_crops(spec: LandmarkSpec, count: int = VARIED) -> NDArray[np.uint8]:
     """Crops (count, S, S, 3) uint8 BGR of two portraits, turned, scaled, lit, blurred and covered as in use."""
-    assert spec.crop is not None
     rng = np.random.default_rng(1)
     faces = [(read_image(PICTURE), PICTURE_KPS, PICTURE_BOX), (read_image(SECOND), SECOND_KPS, SECOND_BOX)]
     crops = []
@@ -175,7 +173,7 @@ def _fitted(image: ImageArray, longest: int = 640) -> ImageArray:
     return np.asarray(cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def _crops_of(folder: str | os.PathLike[str], spec: ModelSpec) -> Samples:
+def _crops_of(folder: str | os.PathLike[str], spec: LandmarkSpec) -> Samples:
     paths = _pictures(folder)
     labelled = all(path.with_suffix(".pts").is_file() for path in paths)
     crops, labels = [], []
@@ -190,9 +188,10 @@ def _crops_of(folder: str | os.PathLike[str], spec: ModelSpec) -> Samples:
     return Samples([np.stack(crops[1::2])], [np.stack(crops[::2])], compared)
 
 
-def _faces(paths: list[Path], spec: ModelSpec, *, labelled: bool) -> Iterator[tuple[ImageArray, NDArray[Any] | None]]:
+def _faces(
+    paths: list[Path], spec: LandmarkSpec, *, labelled: bool
+) -> Iterator[tuple[ImageArray, NDArray[Any] | None]]:
     """Of every face a crop and its points, (L, 2) in crop pixels."""
-    assert spec.crop is not None
     detector = Detector()
     for path in paths:
         picture = read_image(path)
@@ -212,7 +211,7 @@ def _inside(found: Detections, points: NDArray[np.float64]) -> Detections:
     return found.select([int(share.argmax())] if share.max(initial=0) >= 0.5 else [])
 
 
-def read_pts(path: Path, spec: ModelSpec) -> NDArray[np.float64]:
+def read_pts(path: Path, spec: LandmarkSpec) -> NDArray[np.float64]:
     """The points of an iBUG .pts file, (L, 2) with pixel centres at whole numbers. Raises InputError."""
     count = markups.get(spec.markup).num_points
     try:

@@ -5,21 +5,19 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable
 from importlib import import_module
-from types import SimpleNamespace
 from typing import Any
 
-from ...contract import ModelSpec
+from ...contract import Tensor
 from ...errors import EngineError, InputError, MissingDependencyError
-from ..base import check_signature
 
 logger = logging.getLogger(__name__)
 
 OLDEST = {"tensorrt": (10, 0), "tensorrt_rtx": (1, 2)}
 """The flavours, the first one preferred, and the oldest release of each that has what is used here."""
 
-_TYPES = {"UINT8": "tensor(uint8)", "FLOAT": "tensor(float)", "HALF": "tensor(float16)"}
+_DTYPES = {"UINT8": "uint8", "FLOAT": "float32", "HALF": "float16"}
 
 
 def load_tensorrt(flavour: str | None = None) -> Any:
@@ -132,18 +130,6 @@ class Cuda:
         self("cudaSetDevice", self.index)
 
 
-Tensors = Mapping[str, tuple[str, tuple[int, ...]]]
-"""Types, as TensorRT names them, and shapes by name; -1 is any size."""
-
-
-def check_tensors(inputs: Tensors, outputs: Tensors, spec: ModelSpec, name: str) -> list[str]:
-    """Raise ContractError unless these are the contract's tensors; returns the outputs' names in its order."""
-
-    def nodes(tensors: Tensors) -> list[Any]:
-        return [
-            SimpleNamespace(name=key, type=_TYPES.get(kind, kind), shape=[None if n < 0 else n for n in shape])
-            for key, (kind, shape) in tensors.items()
-        ]
-
-    graph = SimpleNamespace(get_inputs=lambda: nodes(inputs), get_outputs=lambda: nodes(outputs))
-    return check_signature(graph, spec, name)
+def tensor(dtype: str, shape: Iterable[int]) -> Tensor:
+    """Return a tensor from TensorRT's name of its type and its shape, in which -1 is an open side."""
+    return Tensor(_DTYPES.get(dtype, dtype), tuple(None if size < 0 else size for size in shape))

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...contract import ModelSpec
+from ...contract import LandmarkSpec, ModelSpec, Tensor, Tensors, check
 from ...errors import EngineError, InputError
-from .api import Cuda, Tensors, check_tensors, load_tensorrt, make_log
+from .api import Cuda, load_tensorrt, make_log, tensor
 from .sidecar import EngineCard, card_path, sha256, timing_path
 
 MAX_BATCH = 16
@@ -68,7 +68,7 @@ def build_engine(
 
     Raises MissingDependencyError, InputError and EngineError with TensorRT's first error.
     """
-    check_buildable(spec)
+    spec = check_buildable(spec)
     if max_batch < 1:
         raise InputError(f"max_batch is at least 1, not {max_batch}")
     trt = load_tensorrt()
@@ -109,22 +109,23 @@ def build_engine(
     return BuiltEngine(engine, card, None if cache is None else bytes(config.get_timing_cache().serialize()))
 
 
-def check_buildable(spec: ModelSpec) -> None:
-    """Raise InputError unless a model of this contract can become an engine."""
-    if spec.task != "landmarks":
+def check_buildable(spec: ModelSpec) -> LandmarkSpec:
+    """Return the contract of a model that can become an engine. Raises InputError where it cannot."""
+    if not isinstance(spec, LandmarkSpec):
         raise InputError(
             f"{spec.name} is for {spec.task}: its non-maximum suppression gives as many faces as there are, which "
             f"an engine of fixed buffers does not; export it as ONNX and open that with "
             f"providers=['CUDAExecutionProvider', 'CPUExecutionProvider'], where TensorRT runs what it can with "
             f"'TensorrtExecutionProvider' before them"
         )
+    return spec
 
 
 def _name(trt: Any) -> str:
     return f"{trt.__name__} {trt.__version__}"
 
 
-def _parsed(trt: Any, builder: Any, onnx: bytes, log: Any, spec: ModelSpec) -> tuple[Any, Any]:
+def _parsed(trt: Any, builder: Any, onnx: bytes, log: Any, spec: LandmarkSpec) -> tuple[Any, Any]:
     """The network, and the parser, which must outlive it."""
     flag = trt.NetworkDefinitionCreationFlag
     strongly_typed = getattr(flag, "STRONGLY_TYPED", None)  # from TensorRT 11 on it is so with or without
@@ -136,8 +137,11 @@ def _parsed(trt: Any, builder: Any, onnx: bytes, log: Any, spec: ModelSpec) -> t
         if spec.precision == "int8":
             reason += "; int8 for TensorRT is another file than for the CPU: export it with --target tensorrt"
         raise EngineError(f"{_name(trt)} cannot read the ONNX graph of {spec.name}: {reason}")
-    inputs = _tensors(network.get_input, network.num_inputs)
-    check_tensors(inputs, _tensors(network.get_output, network.num_outputs), spec, f"the graph of {spec.name}")
+    inputs, outputs = (
+        _tensors(get, count)
+        for get, count in ((network.get_input, network.num_inputs), (network.get_output, network.num_outputs))
+    )
+    check(Tensors(inputs, outputs), spec, f"the graph of {spec.name}")
     return network, parser
 
 
@@ -145,9 +149,8 @@ def _where(error: Any) -> str:
     return f"(node {error.node_name()}, {error.node_operator()})" if error.node_name() else ""
 
 
-def _tensors(get: Callable[[int], Any], count: int) -> Tensors:
-    found = (get(index) for index in range(count))
-    return {tensor.name: (tensor.dtype.name, tuple(tensor.shape)) for tensor in found}
+def _tensors(get: Callable[[int], Any], count: int) -> dict[str, Tensor]:
+    return {one.name: tensor(one.dtype.name, one.shape) for one in map(get, range(count))}
 
 
 def _profiles(network: Any, max_batch: int, *, ahead: bool) -> tuple[int | None, tuple[tuple[int, int, int], ...]]:

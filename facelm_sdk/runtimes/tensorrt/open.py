@@ -10,6 +10,7 @@ from pathlib import Path
 from ... import zoo
 from ...errors import ContractError, EngineError, InputError, ModelFileError
 from ...files import check_place, write_files
+from ..base import RuntimeOptions
 from ..onnxruntime import OrtSession
 from . import api
 from .build import MAX_BATCH, PORTABLE, build_engine, read_timing
@@ -28,17 +29,18 @@ def open_engine(model: str | os.PathLike[str], engine: str | os.PathLike[str], *
     Raises EngineError (no GPU; the engine cannot be built, or the new one not opened), MissingDependencyError,
     OutputError (the place cannot be written) and what opening ``model`` does.
     """
+    if not isinstance(engine, (str, os.PathLike)) or Path(engine).suffix.lower() != ".engine":
+        raise InputError(f"engine is a path that ends in .engine, not {engine!r}")
     path = Path(engine)
-    if path.suffix.lower() != ".engine":
-        raise InputError(f"engine is a path that ends in .engine, not {os.fspath(engine)!r}")
+    options = RuntimeOptions(device=device)
     source = zoo.resolve(model).path
     gpu = api.Cuda(device)  # without one, a new engine would not help
     try:
-        return TrtSession(path, device=device, source=source)
+        return TrtSession(path, options, source=source)
     except (EngineError, ModelFileError, ContractError) as error:
         reason = str(error).partition(" Rebuild it:")[0]
     _build(source, path, device, gpu, reason)
-    return TrtSession(path, device=device, source=source)
+    return TrtSession(path, options, source=source)
 
 
 def _build(source: Path, path: Path, device: str, gpu: api.Cuda, reason: str) -> None:

@@ -19,10 +19,10 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from ...contract import ModelSpec
+from ...contract import LandmarkSpec, Tensor, Tensors, check
 from ...errors import EngineError, InputError, MissingDependencyError, ModelFileError, OutputError
 from ...files import write_bytes
-from ..base import Provider
+from ..base import DEFAULTS, RuntimeOptions
 from . import api
 from .sidecar import EngineCard, card_path, sha256
 
@@ -34,9 +34,9 @@ class TrtSession:
 
     ``path`` is the .engine; its card lies beside it. An engine of another TensorRT, another kind of GPU or another
     ``source`` (the ONNX file it must have been built from, where given), or one that is damaged, is refused with an
-    EngineError that names the difference and the line to type. ``device`` is "cuda" or "cuda:<index>"; "cpu", the
-    default of the classes above, is the first GPU, as an engine runs nowhere else. ``providers``, ``threads`` and
-    ``session_options`` are onnxruntime's: InputError.
+    EngineError that names the difference and the line to type. The ``device`` is "cuda" or "cuda:<index>"; "cpu", the
+    default, is the first GPU, as an engine runs nowhere else. ``providers``, ``threads``, ``session_options`` and
+    ``inference_precision`` are other runtimes': InputError.
 
     With TensorRT for RTX, kernels that are compiled when first run are kept in ``<engine>.cache``. A session may be
     used from several threads; their runs wait for each other. ``close()`` gives the GPU's memory back at once.
@@ -45,19 +45,16 @@ class TrtSession:
     def __init__(
         self,
         path: str | os.PathLike[str],
+        options: RuntimeOptions = DEFAULTS,
         *,
-        device: str = "cuda:0",
         source: str | os.PathLike[str] | None = None,
-        providers: Sequence[Provider] | None = None,
-        strict: bool = False,
-        threads: int | None = None,
-        session_options: Any = None,
     ) -> None:
-        _refuse_options(providers=providers, threads=threads, session_options=session_options)
+        others = ("providers", "threads", "session_options", "inference_precision")
+        options.refuse(others, "another runtime's and mean nothing to a TensorRT engine; leave them out")
         self.path = Path(path)
         card = self._card = EngineCard.read(self.path)
         plan, trt = self._checked(source)
-        self._cuda = api.Cuda(device)
+        self._cuda = api.Cuda(options.device)
         if not card.runs_on(self._cuda.capability):
             targets = ", ".join(card.compute_capabilities)
             self._refuse(
@@ -72,7 +69,8 @@ class TrtSession:
         engine = self._runtime.deserialize_cuda_engine(plan)
         if engine is None:
             self._refuse(f"TensorRT cannot read it: {self._log.first_error()}")
-        self._outputs = _check_engine(trt, engine, card.spec, str(self.path))
+        check(_tensors(trt, engine), card.spec, str(self.path))
+        self._outputs = list(card.spec.tensors.outputs)
         self._stream = int(self._cuda("cudaStreamCreateWithFlags", 1))  # 1: does not wait for the default stream
         stack.callback(self._cuda.free, "cudaStreamDestroy", self._stream)
         self._buffers = _buffers(self._cuda, stack, card, self._outputs)
@@ -81,7 +79,7 @@ class TrtSession:
         self._plans = _Plans(self._cuda, self._stream, self._buffers, contexts, card, stack, self._log)
 
     @property
-    def spec(self) -> ModelSpec:
+    def spec(self) -> LandmarkSpec:
         """The model's contract."""
         return self._card.spec
 
@@ -184,11 +182,6 @@ class TrtSession:
             logger.info("compiled kernels are not kept: %s", error)
 
 
-def _refuse_options(**options: Any) -> None:
-    if given := [name for name, value in options.items() if value is not None]:
-        raise InputError(f"{', '.join(given)} are onnxruntime's and mean nothing to a TensorRT engine; leave them out")
-
-
 def _other_flavour(flavour: str) -> str | None:
     """The flavour that is installed in place of this one, with its version."""
     for name in api.OLDEST:
@@ -198,18 +191,17 @@ def _other_flavour(flavour: str) -> str | None:
     return None
 
 
-def _check_engine(trt: Any, engine: Any, spec: ModelSpec, name: str) -> list[str]:
-    """Raise ContractError unless the engine's tensors are the contract's; returns the outputs' names in its order."""
-    tensors: dict[Any, dict[str, tuple[str, tuple[int, ...]]]] = {mode: {} for mode in ("INPUT", "OUTPUT")}
+def _tensors(trt: Any, engine: Any) -> Tensors:
+    inputs: dict[str, Tensor] = {}
+    outputs: dict[str, Tensor] = {}
     for index in range(engine.num_io_tensors):
         key = engine.get_tensor_name(index)
-        mode = "INPUT" if engine.get_tensor_mode(key) == trt.TensorIOMode.INPUT else "OUTPUT"
-        tensors[mode][key] = (engine.get_tensor_dtype(key).name, tuple(engine.get_tensor_shape(key)))
-    return api.check_tensors(tensors["INPUT"], tensors["OUTPUT"], spec, name)
+        found = inputs if engine.get_tensor_mode(key) == trt.TensorIOMode.INPUT else outputs
+        found[key] = api.tensor(engine.get_tensor_dtype(key).name, engine.get_tensor_shape(key))
+    return Tensors(inputs, outputs)
 
 
-def _checked_crops(feeds: Mapping[str, NDArray[Any]], spec: ModelSpec) -> NDArray[np.uint8]:
-    assert spec.crop is not None
+def _checked_crops(feeds: Mapping[str, NDArray[Any]], spec: LandmarkSpec) -> NDArray[np.uint8]:
     size = spec.crop.size
     if feeds.keys() != {"crops"}:
         raise InputError(f"{spec.name} is fed with crops, not {', '.join(feeds) or 'nothing'}")
@@ -241,7 +233,6 @@ def _buffers(
     cuda: api.Cuda, stack: contextlib.ExitStack, card: EngineCard, outputs: Sequence[str]
 ) -> dict[str, _Buffer]:
     """The input's and outputs' buffers, each as large as the engine's largest run."""
-    assert card.spec.crop is not None
     size, points, most = card.spec.crop.size, card.spec.num_landmarks, card.max_batch
     shapes = {"landmarks": (most, points, 2), "scores": (most, points)}
     crops = _Buffer(cuda, stack, (most, size, size, 3), np.uint8)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ...contract import ModelSpec
+from ...contract import LandmarkSpec, ModelSpec
 from ...errors import ContractError, ModelFileError
 
 CARD_VERSION = 1
@@ -46,7 +46,7 @@ class EngineCard:
     engine_sha256: str
     source_sha256: str
     rebuild: str | None
-    spec: ModelSpec
+    spec: LandmarkSpec
 
     @property
     def max_batch(self) -> int:
@@ -67,12 +67,14 @@ class EngineCard:
             if version != CARD_VERSION:
                 raise ContractError(f"it has card_version {version!r}; this facelm-sdk reads {CARD_VERSION}")
             spec = ModelSpec.from_json(json.dumps(values.pop("spec")))
+            if not isinstance(spec, LandmarkSpec):
+                raise ContractError(f"it is of a model for {spec.task}; engines are of landmark models")
             profiles = tuple((int(least), int(best), int(most)) for least, best, most in values.pop("profiles"))
             targets = tuple(map(str, values.pop("compute_capabilities")))
             card = cls(**values, spec=spec, profiles=profiles, compute_capabilities=targets)
             if card.batch is None and not profiles:
                 raise ContractError("it has neither a batch nor a profile")
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise ContractError(str(error)) from error
         return card
 

@@ -152,7 +152,8 @@ def traced(monkeypatch):
 
 
 def test_the_export_writes_both_files_and_the_report(traced, tmp_path):
-    done = export("lotr_m", format="openvino", out=tmp_path, latency=False)
+    done = export("lotr_m", format="openvino", out=tmp_path)
+    assert list(done.report["latency"]["timed"][0]["ms"]) == ["pytorch", "openvino", "onnxruntime"]
     assert done.path.name == "lotr_m_fp32.xml"
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "lotr_m_fp32.bin",

@@ -57,15 +57,29 @@ def test_parity_stands_beside_its_limits(report):
 def test_latency_of_both_sides(report):
     timed = report["latency"]
     assert timed["batch"] == 1 and timed["input"] == "crops uint8 (1, 192, 192, 3)"
-    for side in ("pytorch_ms", "onnxruntime_ms"):
-        assert 0 < timed[side]["q1"] <= timed[side]["median"] <= timed[side]["q3"]
-        assert timed[side]["runs"] >= latency.ROUNDS
-    ratio = timed["pytorch_ms"]["median"] / timed["onnxruntime_ms"]["median"]
-    assert timed["ratio"] == pytest.approx(ratio, abs=0.01)
-    timed |= {"ratio": 4.5, "threads": 2, "onnxruntime_ms": {"median": 3.14159, "q1": 3, "q3": 312.4, "runs": 7}}
+    assert timed["timed"][0]["threads"] == 1
+    for one in timed["timed"]:
+        assert list(one["ms"]) == ["pytorch", "onnxruntime"]
+        for ms in one["ms"].values():
+            assert 0 < ms["min"] <= ms["q1"] <= ms["median"] <= ms["q3"] and ms["runs"] >= latency.LEAST_RUNS
+        assert bool(one["ratios"]) != bool(one["no_ratio"])
+    ms = {"min": 3, "median": 3.14159, "q1": 3, "q3": 312.4, "runs": 7}
+    timed["timed"] = [
+        {"threads": 1, "ms": {"onnxruntime": ms}, "ratios": {"onnxruntime": 4.5}, "no_ratio": None},
+        {"threads": 2, "ms": {}, "ratios": {}, "no_ratio": "the machine was busy"},
+        {"threads": 4, "ms": {}, "ratios": {"openvino": 5, "onnxruntime": 4}, "no_ratio": None},
+    ]
     part = sections(markdown(report))["Latency"]
-    assert rows(part)["ONNX Runtime, CPU"] == ["3.14", "3 to 312", "7"]
-    assert "**4.50 times** as fast" in part and "threads 2" in part
+    assert rows(part)["ONNX Runtime, CPU"] == ["1", "3", "3.14", "3 to 312", "7"]
+    assert "- 1 thread, batch 1: ONNX Runtime 4.50 times as fast as PyTorch" in part
+    assert "- 2 threads, batch 1: the machine was busy" in part
+    assert "- 4 threads, batch 1: OpenVINO 5.00 times as fast, ONNX Runtime 4.00 times as fast as PyTorch" in part
+
+
+@pytest.mark.parametrize("format", ["engine", "openvino"])
+def test_parity_is_said_of_what_was_compared(report, format):
+    assert "## Parity of the ONNX graph with PyTorch fp32" in markdown({**report, "format": format})
+    assert "## Parity with PyTorch fp32" in markdown({**report, "format": "triton"})
 
 
 def test_a_fixed_batch_and_a_detector_are_timed_on_what_they_take(exported):
@@ -74,23 +88,6 @@ def test_a_fixed_batch_and_a_detector_are_timed_on_what_they_take(exported):
     text = exported("retinaface_mnet025").report_path.with_suffix(".md").read_text()
     assert rows(sections(text)["Model"])["task"] == ["detection"]
     assert "crops in a run" not in text and "flip averaging |" not in text
-
-
-def test_sides_take_turns_and_first_runs_are_not_counted(monkeypatch):
-    monkeypatch.setattr(latency, "ROUNDS", 2)
-    calls = []
-    one, other = latency._side_by_side(lambda: calls.append("a"), lambda: calls.append("b"))
-    assert "".join(calls) == "ab" + "ab" + "aabb" * 2  # to warm up, to measure the blocks, and two rounds
-    assert len(one) == len(other) == 2
-
-
-def test_timing_stops_in_time(monkeypatch):
-    monkeypatch.setattr(latency, "SECONDS", 10)
-    monkeypatch.setattr(latency, "BLOCK_SECONDS", 2)
-    clock = iter(range(1000))
-    monkeypatch.setattr("time.perf_counter", lambda: next(clock))  # a second goes by between two looks
-    one, _ = latency._side_by_side(lambda: None, lambda: None)
-    assert len(one) == 2 * latency.ROUNDS
 
 
 def test_without_latency(report):

@@ -10,13 +10,13 @@ import pytest
 
 from facelm_export.report.samples import PICTURE, SECOND, portrait_crops, read_samples, varied_crops
 from facelm_sdk import Aligner, Landmarker
-from facelm_sdk.contract import ModelSpec
+from facelm_sdk.contract import DetectorSpec, LandmarkSpec
 from facelm_sdk.errors import InputError
 from facelm_sdk.transform import CropRecipe, kps5_recipe
 
 CROP = kps5_recipe(96, zoom=0.875, shift=(0.5, 22.5))
-SPEC = ModelSpec(task="landmarks", name="x", markup="ibug68", num_landmarks=68, crop=CROP, precision="int8")
-DETECTOR = ModelSpec(task="detection", name="d", markup="kps5", num_landmarks=5, det_thresh=0.5, precision="int8")
+SPEC = LandmarkSpec(name="x", markup="ibug68", num_landmarks=68, crop=CROP, precision="int8")
+DETECTOR = DetectorSpec(name="d", det_thresh=0.5, precision="int8")
 
 
 def write_pts(path, points):
@@ -55,9 +55,7 @@ def test_most_varied_crops_still_look_like_a_face_to_the_landmarker():
 
 
 def test_crops_by_a_box_and_pictures_for_a_detector():
-    boxed = ModelSpec(
-        task="landmarks", name="x", markup="ibug68", num_landmarks=68, crop=CropRecipe(64, "box", scale=1.2)
-    )
+    boxed = LandmarkSpec(name="x", markup="ibug68", num_landmarks=68, crop=CropRecipe(64, "box", scale=1.2))
     assert varied_crops(boxed, 4).shape == (4, 64, 64, 3)
     samples = read_samples(None, DETECTOR)
     assert len(samples.inputs) == 3 and len(samples.calibration) > 10

@@ -6,13 +6,17 @@ import logging
 import sys
 
 import numpy as np
+import onnx
+import onnx.parser
 import onnxruntime
 import pytest
 
-from facelm_sdk import Aligner, Detector, Landmarker
+from facelm_sdk import Aligner, Detector, Landmarker, Tracker
+from facelm_sdk.contract import LandmarkSpec
 from facelm_sdk.errors import ContractError, InputError, MissingDependencyError, ModelFileError, ProviderError
+from facelm_sdk.inspect import inspect_model
 from facelm_sdk.runtimes import onnxruntime as sessions
-from facelm_sdk.runtimes.base import Session
+from facelm_sdk.runtimes.base import MAX_THREADS, RuntimeOptions, Session
 from facelm_sdk.runtimes.onnxruntime import SMALL_FILE, OrtSession, is_small
 from facelm_sdk.runtimes.open import open_session
 
@@ -67,6 +71,51 @@ def test_graph_that_breaks_its_promise(landmark_model, landmark_spec, promise):
         OrtSession(landmark_model(metadata=landmark_spec(**promise).to_json()))
 
 
+@pytest.mark.parametrize(
+    ("text", "damaged", "message"),
+    [
+        (b'"name": "tiny"', b'"name": "t\xff\xfey"', "metadata that is not UTF-8"),
+        (b"crops", b"cr\xffps", "names are not UTF-8"),
+    ],
+)
+def test_bytes_that_are_no_text(model, tmp_path, text, damaged, message):
+    path = tmp_path / "damaged.onnx"
+    path.write_bytes(model.read_bytes().replace(text, damaged))
+    for opened in (OrtSession, inspect_model):
+        with pytest.raises(ContractError, match=message):
+            opened(path)
+
+
+@pytest.fixture
+def unsteady(tmp_path, landmark_spec):
+    """A landmark model whose number of points is the brightest pixel less 100."""
+    graph = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["": 18]>
+        unsteady (uint8[1, 32, 32, 3] crops) => (float[1, L, 2] landmarks)
+            <int64[1] one = {1}, int64[1] two = {2}, int64[1] least = {100}, int64[1] flat = {-1}>
+        {
+            level = Cast<to=7>(crops)
+            most = ReduceMax<keepdims=0>(level)
+            row = Reshape(most, flat)
+            count = Sub(row, least)
+            shape = Concat<axis=0>(one, count, two)
+            landmarks = ConstantOfShape(shape)
+        }"""
+    )
+    onnx.helper.set_model_props(graph, {"facelm": landmark_spec().to_json()})
+    onnx.save(graph, tmp_path / "unsteady.onnx")
+    return tmp_path / "unsteady.onnx"
+
+
+def test_a_graph_that_fails_or_gives_something_else(unsteady):
+    landmarker = Landmarker(unsteady)
+    assert landmarker(np.full((2, 32, 32, 3), 168, np.uint8)).shape == (2, 68, 2)
+    with pytest.raises(ContractError, match=r"unsteady\.onnx gave landmarks float32 \(1, 50, 2\); .* \(1, 68, 2\)"):
+        landmarker(np.full((1, 32, 32, 3), 150, np.uint8))
+    with pytest.raises(ModelFileError, match=r"unsteady\.onnx cannot be run on crops uint8 \(1, 32, 32, 3\) \("):
+        landmarker(np.zeros((1, 32, 32, 3), np.uint8))
+
+
 @pytest.mark.parametrize("count", [0, 1, 3, 4, 8, 9])
 def test_a_fixed_batch_takes_any_number_of_crops(landmark_model, count):
     crops = np.random.default_rng(0).integers(0, 256, (count, 32, 32, 3), np.uint8)
@@ -92,14 +141,14 @@ def test_missing_provider_is_one_warning_or_an_error(model, caplog):
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("CUDA is there")
     with caplog.at_level(logging.WARNING):
-        session = OrtSession(model, device="cuda:1")
+        session = OrtSession(model, RuntimeOptions(device="cuda:1"))
     assert session.providers == ("CPUExecutionProvider",)
     assert len(caplog.records) == 1
     assert "CUDAExecutionProvider is not in this onnxruntime" in caplog.text
     with pytest.raises(ProviderError, match="CUDAExecutionProvider"):
-        OrtSession(model, device="cuda", strict=True)
+        OrtSession(model, RuntimeOptions(device="cuda", strict=True))
     with pytest.raises(ProviderError, match="NoSuchProvider"):
-        OrtSession(model, providers=["NoSuchProvider"], strict=True)
+        OrtSession(model, RuntimeOptions(providers=["NoSuchProvider"], strict=True))
 
 
 class _Fake:
@@ -123,26 +172,60 @@ class _Fake:
 def test_listed_but_unusable_provider_is_told(model, monkeypatch, caplog, fails, cause):
     monkeypatch.setattr("facelm_sdk.runtimes.onnxruntime.load_onnxruntime", lambda: _Fake(fails))
     with caplog.at_level(logging.WARNING):
-        OrtSession(model, device="cuda")
+        OrtSession(model, RuntimeOptions(device="cuda"))
     assert len(caplog.records) == 1 and cause in caplog.text and "CUDAExecutionProvider" in caplog.text
     with pytest.raises(ProviderError, match=cause):
-        OrtSession(model, device="cuda", strict=True)
+        OrtSession(model, RuntimeOptions(device="cuda", strict=True))
 
 
 def test_no_warning_when_all_is_well(model, caplog):
-    OrtSession(model, providers=["CPUExecutionProvider"])
+    OrtSession(model, RuntimeOptions(providers=["CPUExecutionProvider"]))
     assert not caplog.records
 
 
 def test_options(model):
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    OrtSession(model, session_options=options)
-    OrtSession(model, threads=1)
+    OrtSession(model, RuntimeOptions(session_options=options))
+    OrtSession(model, RuntimeOptions(threads=1))
     with pytest.raises(InputError, match="not both"):
-        OrtSession(model, session_options=options, threads=1)
-    with pytest.raises(InputError, match="threads"):
-        OrtSession(model, threads=0)
+        OrtSession(model, RuntimeOptions(session_options=options, threads=1))
+    with pytest.raises(InputError, match=r"session_options is onnxruntime\.SessionOptions"):
+        OrtSession(model, RuntimeOptions(session_options="fast"))
+    with pytest.raises(InputError, match="inference_precision: is OpenVINO's"):
+        OrtSession(model, RuntimeOptions(inference_precision="bf16"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        *(
+            ({"threads": value}, "threads is a whole number")
+            for value in (0, -1, 1.5, "x", True, 2**31, MAX_THREADS + 1)
+        ),
+        *(
+            ({"device": value}, "device is cpu, cuda or cuda:<index>, not")
+            for value in (None, "", 0, "gpu 1", "cuda:x")
+        ),
+        *(
+            ({"providers": value}, "providers is a list of names")
+            for value in ("CPUExecutionProvider", [], [3], [None], {}, [("CPUExecutionProvider",)], [("CPU", "fast")])
+        ),
+        ({"strict": None}, "strict is True or False"),
+    ],
+)
+def test_options_are_checked_at_once(model, detector_model, options, message):
+    for build in (Landmarker, Aligner, lambda model, **given: Tracker(landmarks=model, **given)):
+        with pytest.raises(InputError, match=message):
+            build(model, **options)
+    with pytest.raises(InputError, match=message):
+        Detector(detector_model(), **options)
+
+
+def test_the_most_threads_are_taken_as_numbers_of_numpy_are(model):
+    assert _threads(OrtSession(model, RuntimeOptions(threads=np.int64(2)))) == 2
+    assert RuntimeOptions(threads=MAX_THREADS).threads == MAX_THREADS
+    assert RuntimeOptions(providers=["CPUExecutionProvider"]).providers == ("CPUExecutionProvider",)
 
 
 def _threads(session):
@@ -154,10 +237,10 @@ def test_the_contract_says_how_many_threads(landmark_model, landmark_spec, billi
     model = landmark_model(metadata=landmark_spec(multiply_adds=billions).to_json())
     assert _threads(OrtSession(model)) == wanted
     assert _threads(OrtSession(model.read_bytes())) == wanted
-    assert _threads(OrtSession(model, threads=2)) == 2
+    assert _threads(OrtSession(model, RuntimeOptions(threads=2))) == 2
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 3
-    assert _threads(OrtSession(model, session_options=options)) == 3
+    assert _threads(OrtSession(model, RuntimeOptions(session_options=options))) == 3
 
 
 def test_a_contract_without_multiply_adds_goes_by_the_file(landmark_model, detector_model, monkeypatch):
@@ -176,7 +259,7 @@ def test_small_files_of_each_precision(landmark_spec):
 @pytest.mark.parametrize("options", [{"device": "gpu"}, {"device": "cuda:x"}, {"providers": []}, {"providers": "CPU"}])
 def test_bad_devices(model, options):
     with pytest.raises(InputError, match=r"device|providers"):
-        OrtSession(model, **options)
+        OrtSession(model, RuntimeOptions(**options))
 
 
 def test_the_task_must_fit(model, detector_model):
@@ -188,4 +271,4 @@ def test_the_task_must_fit(model, detector_model):
     with pytest.raises(InputError, match="a model is"):
         Aligner(3)
     session = OrtSession(model)
-    assert open_session(session, "landmarks") is session
+    assert open_session(session, LandmarkSpec) == (session, session.spec)

@@ -11,7 +11,7 @@ import pytest
 
 from facelm_sdk import Aligner, Detector, Landmarker
 from facelm_sdk.errors import ContractError, InputError, MissingDependencyError, ModelFileError, ProviderError
-from facelm_sdk.runtimes.base import Session
+from facelm_sdk.runtimes.base import RuntimeOptions, Session
 from facelm_sdk.runtimes.onnxruntime import OrtSession
 from facelm_sdk.runtimes.openvino import OpenVinoSession
 from tests.tolerances import PIXELS, REWRITE
@@ -62,7 +62,7 @@ def test_detections_are_onnxruntimes(convert, detector_model, scene):
 
 def test_it_is_a_session_with_the_files_contract(convert, landmark_model):
     file = landmark_model()
-    session = OpenVinoSession(convert(file), threads=1)
+    session = OpenVinoSession(convert(file), RuntimeOptions(threads=1))
     assert isinstance(session, Session)
     assert session.spec == OrtSession(file).spec
     assert session.providers == ("OpenVINO CPU",)
@@ -118,7 +118,7 @@ def test_a_broken_contract_names_the_file(convert, landmark_model):
 
 def test_a_graph_that_breaks_its_contract(convert, landmark_model, landmark_spec):
     other = landmark_spec(markup="wflw98").to_json()
-    with pytest.raises(ContractError, match=r"landmarks tensor\(float\) \(\?, 68, 2\); its contract says .*98, 2"):
+    with pytest.raises(ContractError, match=r"landmarks float32 \(\?, 68, 2\); its contract says .*98, 2"):
         OpenVinoSession(convert(landmark_model(metadata=other)))
 
 
@@ -151,15 +151,15 @@ def test_files_that_are_no_ir(convert, landmark_model, damage):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"providers": ["CPUExecutionProvider"]}, "providers are onnxruntime's"),
-        ({"session_options": object()}, "session_options are onnxruntime's"),
-        ({"threads": 0}, "threads is at least 1, not 0"),
-        ({"precision": "fp16"}, "precision is one of f32, bf16, not 'fp16'"),
+        ({"providers": ["CPUExecutionProvider"]}, "providers: onnxruntime's"),
+        ({"session_options": object()}, "session_options: onnxruntime's"),
+        ({"threads": 0}, "threads is a whole number from 1 to 1024, or None, not 0"),
+        ({"inference_precision": "fp16"}, "inference_precision is one of f32, bf16, not 'fp16'"),
     ],
 )
 def test_options_that_make_no_sense(convert, landmark_model, options, message):
     with pytest.raises(InputError, match=message):
-        OpenVinoSession(convert(landmark_model()), **options)
+        OpenVinoSession(convert(landmark_model()), RuntimeOptions(**options))
 
 
 def test_a_device_that_is_not_there(convert, landmark_model, caplog):
@@ -170,7 +170,7 @@ def test_a_device_that_is_not_there(convert, landmark_model, caplog):
     (record,) = caplog.records
     assert "no device 'cuda:0' here (CPU" in record.message and "runs on CPU" in record.message
     with pytest.raises(ProviderError, match="no device 'cuda:0' here"):
-        OpenVinoSession(path, device="cuda:0", strict=True)
+        OpenVinoSession(path, RuntimeOptions(device="cuda:0", strict=True))
 
 
 @pytest.mark.parametrize("has_bf16", [True, False])
@@ -179,12 +179,12 @@ def test_bf16_is_for_cpus_that_have_it(convert, landmark_model, monkeypatch, cap
     capabilities = ["FP32", "INT8", *(["BF16"] if has_bf16 else [])]
     monkeypatch.setattr(openvino.Core, "get_property", lambda core, device, name: capabilities)
     with caplog.at_level(logging.WARNING):
-        session = OpenVinoSession(path, precision="bf16")
+        session = OpenVinoSession(path, RuntimeOptions(inference_precision="bf16"))
     assert session._compiled.get_property("INFERENCE_PRECISION_HINT").to_string() == ("bf16" if has_bf16 else "f32")
     assert ["does not compute in bf16" in record.message for record in caplog.records] == [True] * (not has_bf16)
     if not has_bf16:
         with pytest.raises(ProviderError, match="does not compute in bf16"):
-            OpenVinoSession(path, precision="bf16", strict=True)
+            OpenVinoSession(path, RuntimeOptions(inference_precision="bf16", strict=True))
 
 
 def test_floats_are_computed_in_single_precision(convert, landmark_model):

@@ -18,7 +18,7 @@ from facelm_sdk.errors import (
     MissingDependencyError,
     ModelFileError,
 )
-from facelm_sdk.runtimes.base import Session
+from facelm_sdk.runtimes.base import RuntimeOptions, Session
 from facelm_sdk.runtimes.tensorrt import api
 from facelm_sdk.runtimes.tensorrt import open as trt_open
 from facelm_sdk.runtimes.tensorrt.build import BuiltEngine
@@ -256,15 +256,15 @@ def test_tensors_that_are_not_the_contracts(cuda, engine, tensors):
 def test_options_of_onnxruntime(cuda, engine):
     path = engine()
     for option in ({"providers": ["CPUExecutionProvider"]}, {"threads": 2}, {"session_options": object()}):
-        with pytest.raises(InputError, match=f"{next(iter(option))}.*onnxruntime"):
-            TrtSession(path, **option)
+        with pytest.raises(InputError, match=f"{next(iter(option))}: another runtime's"):
+            TrtSession(path, RuntimeOptions(**option))
     with pytest.raises(InputError, match="'npu'"):
-        TrtSession(path, device="npu")
+        TrtSession(path, RuntimeOptions(device="npu"))
 
 
 def test_no_such_gpu(cuda, engine):
     with pytest.raises(EngineError, match=r"no usable NVIDIA GPU 1.*cudaErrorNoDevice"):
-        TrtSession(engine(), device="cuda:1")
+        TrtSession(engine(), RuntimeOptions(device="cuda:1"))
 
 
 def test_missing_packages(cuda, engine, monkeypatch):

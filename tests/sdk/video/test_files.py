@@ -88,7 +88,7 @@ def test_track_to_stdout(video, models):
     assert result.stderr == ""
 
 
-def test_track_passes_size_and_precision_on(video, models, monkeypatch, capsys):
+def test_track_passes_size_and_variant_on(video, models, monkeypatch, capsys):
     seen = []
     run = OrtSession.run
 
@@ -97,13 +97,13 @@ def test_track_passes_size_and_precision_on(video, models, monkeypatch, capsys):
         return run(self, feeds)
 
     monkeypatch.setattr(OrtSession, "run", record)
-    options = ("--det-size", "160x96", "--precision", "fp32")
+    options = ("--det-size", "160x96", "--variant", "fp32")
     assert invoke("track", video, "--json-lines", "-", *options, *models).exit_code == 0
     assert set(seen) - {(LOOK_SIZE, LOOK_SIZE)} == {(96, 160)}
     for options, message in (
-        (["--det-size", "big"], "det_size is 'auto', a long side or (width, height) of at least 64 pixels; got 'big'"),
-        (["--precision", "half"], "precision is auto, fp32 or int8, not 'half'"),
-        (["--precision", "int8"], f"{models[1]} is in fp32, not in int8: leave precision out"),
+        (["--det-size", "big"], "det_size is 'auto', a long side or (width, height) of 64 to 4096 pixels; got 'big'"),
+        (["--variant", "half"], "variant is auto, fp32 or int8, not 'half'"),
+        (["--precision", "int8"], f"{models[1]} is in fp32, not in int8: leave variant out"),
     ):
         monkeypatch.setattr(sys, "argv", ["facelm", "track", str(video), "--json-lines", "-", *options, *models])
         with pytest.raises(SystemExit) as stopped:

@@ -11,7 +11,7 @@ import pytest
 from facelm_sdk import Aligner, CropRecipe, Smoothing, Tracker
 from facelm_sdk import markup as markups
 from facelm_sdk.aligner import MEAN_KPS
-from facelm_sdk.contract import ModelSpec
+from facelm_sdk.contract import DetectorSpec
 from facelm_sdk.errors import ImageError, InputError
 from facelm_sdk.video.one_euro import OneEuro
 from facelm_sdk.video.tracker import LOOK_SIZE, REMEMBERED_FRAMES
@@ -44,7 +44,7 @@ class DetectorStub:
     """Finds a face for the light of each colour channel; keeps the sides of the pictures it was shown."""
 
     providers = ()
-    spec = ModelSpec(task="detection", name="stub", markup="kps5", num_landmarks=5, det_thresh=0.5)
+    spec = DetectorSpec(name="stub", det_thresh=0.5)
 
     def __init__(self):
         self.shown = []

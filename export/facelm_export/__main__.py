@@ -1,0 +1,5 @@
+"""``python -m facelm_export``: the ``facelm-export`` command."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,5 @@
+"""``python -m facelm_sdk``: the ``facelm`` command."""
+
+from .cli import main
+
+main()
