@@ -84,6 +84,12 @@ def test_argmax_quarter_by_hand():
     assert cells(points)[0, 0].tolist() == pytest.approx([5, 3])
 
 
+def test_gaussians_are_one_cell_wide_unless_told():
+    point = to_fractions(torch.tensor([[[4.0, 7.0]]], dtype=torch.float64), SIZE)
+    for heatmaps in (encode(point, SIZE), encode_quantised(point, SIZE)):
+        assert heatmaps[0, 0, 7, 4:7].tolist() == pytest.approx([1, math.exp(-0.5), math.exp(-2)])
+
+
 @pytest.mark.parametrize("place", [(0, 0), (15, 11), (0, 5), (15, 5), (5, 0), (5, 11)])
 def test_argmax_quarter_stays_on_the_border(place):
     x, y = place
