@@ -21,7 +21,8 @@ from .detector import BASE_LONG_SIDE, BASE_SHORT_SIDE, ZOOM, ZOOMS, Detections, 
 from .errors import InputError
 from .landmarker import Landmarker
 from .picture import Picture, View
-from .session import Precision, Provider, Session
+from .pipeline import Pipeline
+from .session import Precision, Provider, Session, open_file
 from .transform import CropTransform, similarity
 from .types import Face, ImageArray
 
@@ -35,7 +36,7 @@ MATCHING_IOU = 0.3
 
 Color = Literal["bgr", "rgb"]
 
-_Part = TypeVar("_Part", Landmarker, Detector)
+_Part = TypeVar("_Part", Landmarker, Detector, Pipeline)
 
 _END = object()
 
@@ -76,6 +77,9 @@ class Aligner:
 
     Without ``trt_engine_cache_enable`` it builds its engines at every start.
 
+    Where ``landmarks`` is a whole pipeline (facelm-export pipeline), that one file runs alone: ``pipeline`` is the
+    :class:`facelm_sdk.pipeline.Pipeline`, ``detector`` is None, and detection is never skipped. Else it is None.
+
     ``profile=True`` measures where the time of each call goes: ``print(aligner.profile)``. Else ``profile`` is None.
     """
 
@@ -107,24 +111,45 @@ class Aligner:
             "threads": threads,
             "session_options": session_options,
         }
-        if engine is not None:
-            landmarks = Landmarker(_engine_session(landmarks, engine, device), flip=flip)
-        self.landmarker = (
-            landmarks if isinstance(landmarks, Landmarker) else Landmarker(landmarks, flip=flip, **options)
-        )
-        self.detector = (
-            detector
-            if detector is None or isinstance(detector, Detector)
-            else Detector(
-                detector, det_size=det_size, det_thresh=det_thresh, **options | _detector_precision(precision)
-            )
-        )
         self.max_faces = max_faces
         self.profile = profiling.Profile() if profile else None
         self.timing = profiling.NoProfile() if self.profile is None else self.profile
-        if self.profile is not None:
-            self.landmarker = _timed(self.landmarker, self.profile, profiling.LANDMARKER)
-            self.detector = self.detector and _timed(self.detector, self.profile, profiling.DETECTOR)
+        self.pipeline: Pipeline | None = None
+        self.detector: Detector | None = None
+        self._landmarker: Landmarker | None = None
+        if engine is not None:
+            landmarks = _engine_session(landmarks, engine, device)
+        elif isinstance(landmarks, (str, os.PathLike)):
+            landmarks = open_file(landmarks, **options)
+        if isinstance(landmarks, Session) and landmarks.spec.task == "pipeline":
+            _check_alone(landmarks, detector)
+            whole = Pipeline(landmarks, flip=flip, det_size=det_size, det_thresh=det_thresh)
+            self.pipeline = self._timed(whole, profiling.PIPELINE)
+            return
+        self._landmarker = self._timed(
+            landmarks if isinstance(landmarks, Landmarker) else Landmarker(landmarks, flip=flip), profiling.LANDMARKER
+        )
+        if detector is not None:
+            if not isinstance(detector, Detector):
+                options |= _detector_precision(precision)
+                detector = Detector(detector, det_size=det_size, det_thresh=det_thresh, **options)
+            self.detector = self._timed(detector, profiling.DETECTOR)
+
+    @property
+    def landmarker(self) -> Landmarker:
+        """What finds the landmarks in crops. Raises InputError where a pipeline does it all."""
+        if self._landmarker is None:
+            assert self.pipeline is not None
+            raise InputError(f"{self.pipeline.spec.name} is one file, in which the landmark model is not by itself")
+        return self._landmarker
+
+    def _timed(self, part: _Part, stage: str) -> _Part:
+        """A copy of a part whose network's runs are a stage of the profile; without a profile, the part itself."""
+        if self.profile is None:
+            return part
+        timed = copy.copy(part)
+        timed.session = profiling.TimedSession(part.session, self.profile, stage)
+        return timed
 
     def __call__(
         self, image: Any, *, boxes: ArrayLike | None = None, kps: ArrayLike | None = None, color: Color = "bgr"
@@ -162,6 +187,8 @@ class Aligner:
     def _align_rows(
         self, rows: Iterable[tuple[Any, ArrayLike | None, ArrayLike | None]], color: Color
     ) -> list[list[Face]]:
+        if self.pipeline is not None:
+            return [self._whole(self.pipeline, *row, color) for row in rows]
         size = self.landmarker.size
         crops = np.empty((self.landmarker.max_batch, size, size, 3), np.uint8)
         pending: list[_Pending] = []
@@ -183,6 +210,20 @@ class Aligner:
                     self._finish(crops, pending)
         self._finish(crops, pending)
         return results
+
+    def _whole(
+        self, pipeline: Pipeline, image: Any, boxes: ArrayLike | None, kps: ArrayLike | None, color: Color
+    ) -> list[Face]:
+        """The faces of a picture by the one file."""
+        if boxes is not None or kps is not None:
+            raise InputError(
+                f"{pipeline.spec.name} is one file that finds faces itself: leave boxes and kps out, or take an "
+                f"Aligner of a landmark model and a detector"
+            )
+        with self.timing.stage(profiling.READ):
+            picture = image if isinstance(image, Picture) else Picture(image, color)
+            pixels = picture.view().image
+        return pipeline(pixels, self.max_faces)
 
     def _view(self, picture: Picture, coarsest: float) -> View:
         """The picture at 1/``coarsest`` of its size or finer; decoding it is time of reading."""
@@ -296,11 +337,9 @@ def _engine_session(
     return open_engine(landmarks, engine, device=device)
 
 
-def _timed(part: _Part, profile: profiling.Profile, stage: str) -> _Part:
-    """A copy of a Landmarker or Detector whose network's runs are a stage; the one given stays as it is."""
-    timed = copy.copy(part)
-    timed.session = profiling.TimedSession(part.session, profile, stage)
-    return timed
+def _check_alone(whole: Session, detector: object) -> None:
+    if detector is not None and detector != zoo.DETECTOR:
+        raise InputError(f"{whole.spec.name} is one file that finds faces itself: leave detector out")
 
 
 def _rows(
