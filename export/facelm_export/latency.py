@@ -35,8 +35,7 @@ def measured(reference: nn.Module, graph: Graph) -> dict[str, Any]:
     both; the first run of each block, which finds caches and threads as the other side left them, is not counted.
     ``ratio`` is how many times faster onnxruntime is.
     """
-    threads = torch.get_num_threads()
-    session = OrtSession(graph.data, threads=threads)
+    session = OrtSession(graph.data, threads=torch.get_num_threads())
     name, value = _input(graph.spec, graph.batch or 1)
     tensor = torch.from_numpy(value)
 
@@ -44,11 +43,15 @@ def measured(reference: nn.Module, graph: Graph) -> dict[str, Any]:
     def eager() -> None:
         reference(tensor)
 
-    pytorch, onnxruntime = _side_by_side(eager, lambda: session.run({name: value}))
+    facts = {"input": f"{name} {value.dtype} {value.shape}", "batch": len(value)}
+    return facts | compared(eager, lambda: session.run({name: value}))
+
+
+def compared(eager: Callable[[], object], file: Callable[[], object]) -> dict[str, Any]:
+    """The figures of ``eager`` (PyTorch) and ``file`` (onnxruntime) as :func:`measured` states them."""
+    pytorch, onnxruntime = _side_by_side(eager, file)
     return {
-        "input": f"{name} {value.dtype} {value.shape}",
-        "batch": len(value),
-        "threads": threads,
+        "threads": torch.get_num_threads(),
         "pytorch_ms": summary(pytorch),
         "onnxruntime_ms": summary(onnxruntime),
         "ratio": round(statistics.median(pytorch) / statistics.median(onnxruntime), 2),
