@@ -28,10 +28,9 @@ from facelm_sdk.session import OrtSession
 @pytest.fixture(params=["facelm-export", "facelm export"])
 def run(request, monkeypatch):
     if request.param == "facelm-export":
-        app, before = typer.Typer(), []
-        app.command()(cli.export_command)
+        app, before = cli.app, []
     else:
-        entry = EntryPoint("export", "facelm_export.cli:export_command", sdk_cli.PLUGIN_GROUP)
+        entry = EntryPoint("export", "facelm_export.cli:app", sdk_cli.PLUGIN_GROUP)
         monkeypatch.setattr(sdk_cli, "entry_points", lambda group: [entry])
         app, before = typer.Typer(), ["export"]
         app.callback()(lambda: None)
@@ -134,7 +133,8 @@ def test_int8_is_two_files_where_no_runtime_is_named(run, monkeypatch):
     assert made == [("int8", "cpu", "folder/"), ("int8", "tensorrt", "folder/")]
 
 
-def test_pipeline(run, monkeypatch):
+@pytest.mark.parametrize("words", [["pipeline"], ["--pipeline"]])
+def test_pipeline(run, monkeypatch, words):
     seen = []
 
     def export_pipeline(**options):
@@ -143,9 +143,9 @@ def test_pipeline(run, monkeypatch):
 
     monkeypatch.setattr(pipeline, "export_pipeline", export_pipeline)
     common = {"precision": "fp32", "flip": False, "latency": True, "out": None}
-    run("--pipeline")
+    assert "enough" in run(*words).output
     run(
-        "--pipeline",
+        *words,
         "--model",
         "lotr_m",
         "--half",
@@ -153,26 +153,37 @@ def test_pipeline(run, monkeypatch):
         "640x480",
         "--det-thresh",
         0.5,
-        "--detector",
-        "d.onnx",
+        "--weights",
+        "w.safetensors",
     )
+    run("--det-size", "320", *words[:0], "--detector", "retinaface_r50", "--pipeline")
     assert seen == [
         common,
         {
             **common,
             "precision": "fp16",
-            "landmarks": "lotr_m",
+            "model": "lotr_m",
             "det_size": (640, 480),
             "det_thresh": 0.5,
-            "detector": "d.onnx",
+            "weights": Path("w.safetensors"),
         },
+        {**common, "det_size": 320, "detector": "retinaface_r50"},
     ]
+
+
+def test_commands_refuse_each_others_options(run):
+    for arguments in (("pipeline", "--batch", "2"), ("--pipeline", "--int8"), ("-m", "lotr_m", "--det-size", "320")):
+        result = run(*arguments)
+        assert result.exit_code == 2 and "No such option" in result.output
+    result = run("--model", "lotr_m", "pipeline")
+    assert result.exit_code == 2 and "options come after the command" in result.output
 
 
 def test_help_is_in_groups(run):
     text = run("--help").output
-    for panel in ("Model", "Precision", "Format", "Whole pipeline", "Checks", "Output"):
+    for panel in ("Model", "Precision", "Format", "Checks", "Output", "Commands"):
         assert f"─ {panel} ─" in text
+    assert "─ Detector ─" in run("pipeline", "--help").output
 
 
 def test_list(run):
@@ -214,9 +225,7 @@ def test_no_model(run):
         (("--model", "retinaface_mnet025", "--imgsz", "640"), "takes pictures of any size: leave out imgsz"),
         (("--model", "retinaface_mnet025", "--batch", "2"), "batch is for landmark models"),
         (("--model", "lotr_m", "--atol", "0"), "atol is a number of pixels above 0"),
-        (("--model", "lotr_m", "--det-size", "320", "--det-thresh", "0"), "--det-size, --det-thresh is for --pipeline"),
-        (("--pipeline", "--batch", "2", "--from", "star"), "--pipeline does not take --batch, --from"),
-        (("--pipeline", "--det-size", "big"), "--det-size is auto, a long side in pixels or WIDTHxHEIGHT, not big"),
+        (("--pipeline", "--det-size", "big"), "--det-size is a long side in pixels or WIDTHxHEIGHT, not big"),
         (("--model", "x", "--import", "nonesuch.py"), "--import nonesuch.py failed: FileNotFoundError"),
         (
             ("--model", "x", "--import", "nonesuch_module"),
