@@ -17,23 +17,31 @@ from .measure.machine import THREADS
 FACES = ("1face", "16faces", "0faces")
 
 
-def aligner(models, backend):
+def aligner(models, backend, det_size="auto"):
     """The packaged models in fp32 on a backend."""
-    return Aligner(*(models.session(name, backend) for name in (zoo.LANDMARKS, zoo.DETECTOR)))
+    landmarks, detector = (models.session(name, backend) for name in (zoo.LANDMARKS, zoo.DETECTOR))
+    return Aligner(landmarks, detector, det_size=det_size)
 
 
-@pytest.mark.parametrize("backend", ["eager", "onnxruntime", "pipeline", "default"])
+@pytest.mark.parametrize("backend", ["eager", "onnxruntime", "one_size", "pipeline", "default"])
 @pytest.mark.parametrize("faces", FACES)
 def test_aligner(interleaved, models, pictures, faces, backend):
-    """``default`` is ``Aligner(threads=...)`` as a user gets it; ``pipeline`` the whole in one ONNX file."""
+    """``default`` is ``Aligner(threads=...)`` as a user gets it; ``pipeline`` the whole in one ONNX file.
+
+    ``one_size`` composes in onnxruntime what the pipeline does, at its one size of the detector's picture.
+    """
     image, count = pictures[faces], {"1face": 1, "16faces": 16, "0faces": 0}[faces]
+    det_size = 640 if faces == "16faces" else 320  # the least that finds them
 
     def make(backend):
         if backend == "pipeline":
-            session = OrtSession(models.pipeline(), RuntimeOptions(threads=THREADS))
+            session = OrtSession(models.pipeline(det_size), RuntimeOptions(threads=THREADS))
             assert len(session.run({"image": image})[0]) == count
             return Variant(lambda: session.run({"image": image}))
-        whole = Aligner(threads=THREADS) if backend == "default" else aligner(models, backend)
+        if backend == "one_size":
+            whole = aligner(models, "onnxruntime", det_size)
+        else:
+            whole = Aligner(threads=THREADS) if backend == "default" else aligner(models, backend)
         assert len(whole(image)) == count
         return Variant(lambda: whole(image))
 

@@ -17,14 +17,15 @@ from . import markup as markups
 from . import profile as profiling
 from . import zoo
 from ._checks import is_whole
-from .contract import DetectorSpec, LandmarkSpec
+from .contract import DetectorSpec, LandmarkSpec, PipelineSpec
 from .detector import Detections, Detector, DetSize
 from .errors import FacelmError, ImageError, InputError
 from .images.picture import Picture, View
 from .landmarker import Landmarker
 from .parallel import checked_workers, map_in_order
+from .pipeline import Pipeline
 from .runtimes.base import Provider, RuntimeOptions, Session
-from .runtimes.open import Variant, open_session, renamed
+from .runtimes.open import Variant, open_file, open_session, renamed
 from .transform import CropTransform, similarity
 from .types import Face, ImageArray
 
@@ -72,6 +73,9 @@ class Aligner:
 
     Without ``trt_engine_cache_enable`` it builds its engines at every start.
 
+    Where ``landmarks`` is a whole pipeline (facelm-export pipeline), that one file runs alone: ``pipeline`` is the
+    :class:`facelm_sdk.pipeline.Pipeline`, ``detector`` is None, and detection is never skipped. Else it is None.
+
     ``profile=True`` measures where the time of each call goes: ``print(aligner.profile)``. Else ``profile`` is None.
     """
 
@@ -100,8 +104,19 @@ class Aligner:
             device=device, providers=providers, strict=strict, threads=threads, session_options=session_options
         )
         variant = renamed(variant, precision)
+        self.max_faces = max_faces
+        self.profile = profiling.Profile() if profile else None
+        self.pipeline: Pipeline | None = None
+        self.detector: Detector | None = None
+        self._landmarker: Landmarker | None = None
         if engine is not None:
-            landmarks = Landmarker(_engine_session(landmarks, engine, device), flip=flip)
+            landmarks = _engine_session(landmarks, engine, device)
+        elif isinstance(landmarks, (str, os.PathLike)):
+            landmarks = open_file(landmarks, options, variant=variant)
+        if isinstance(landmarks, Session) and isinstance(landmarks.spec, PipelineSpec):
+            _check_alone(landmarks, detector)
+            self.pipeline = Pipeline(landmarks, flip=flip, det_size=det_size, det_thresh=det_thresh)
+            return
         if not isinstance(landmarks, Landmarker):
             landmarks = Landmarker(open_session(landmarks, LandmarkSpec, options, variant=variant)[0], flip=flip)
         if detector is not None and not isinstance(detector, Detector):
@@ -109,9 +124,15 @@ class Aligner:
             of_detector: Variant = "auto" if variant == "int8" else variant
             session, _ = open_session(detector, DetectorSpec, options, variant=of_detector)
             detector = Detector(session, det_size=det_size, det_thresh=det_thresh)
-        self.landmarker, self.detector = landmarks, detector
-        self.max_faces = max_faces
-        self.profile = profiling.Profile() if profile else None
+        self._landmarker, self.detector = landmarks, detector
+
+    @property
+    def landmarker(self) -> Landmarker:
+        """What finds the landmarks in crops. Raises InputError where a pipeline does it all."""
+        if self._landmarker is None:
+            assert self.pipeline is not None
+            raise InputError(f"{self.pipeline.spec.name} is one file, in which the landmark model is not by itself")
+        return self._landmarker
 
     def __call__(
         self, image: Any, *, boxes: ArrayLike | None = None, kps: ArrayLike | None = None, color: Color = "bgr"
@@ -188,6 +209,8 @@ class Aligner:
         return list(map_in_order(align, _rows(images, boxes, kps), checked_workers(workers)))
 
     def _align(self, image: Any, boxes: ArrayLike | None, kps: ArrayLike | None, color: Color) -> list[Face]:
+        if self.pipeline is not None:
+            return self._whole(self.pipeline, image, boxes, kps, color)
         with profiling.stage(profiling.READ):
             picture = image if isinstance(image, Picture) else Picture(image, color)
         candidates = self._candidates(picture, boxes, kps)
@@ -212,6 +235,20 @@ class Aligner:
                 )
                 for index, (candidate, transform) in enumerate(zip(candidates, transforms, strict=True))
             ]
+
+    def _whole(
+        self, pipeline: Pipeline, image: Any, boxes: ArrayLike | None, kps: ArrayLike | None, color: Color
+    ) -> list[Face]:
+        """The faces of a picture by the one file."""
+        if boxes is not None or kps is not None:
+            raise InputError(
+                f"{pipeline.spec.name} is one file that finds faces itself: leave boxes and kps out, or take an "
+                f"Aligner of a landmark model and a detector"
+            )
+        with profiling.stage(profiling.READ):
+            picture = image if isinstance(image, Picture) else Picture(image, color)
+            pixels = picture.view().image
+        return pipeline(pixels, self.max_faces)
 
     def _view(self, picture: Picture, coarsest: float) -> View:
         """The picture at 1/``coarsest`` of its size or finer; decoding it is time of reading."""
@@ -304,6 +341,11 @@ def _engine_session(
     if not isinstance(landmarks, (str, os.PathLike)):
         raise InputError(f"engine goes with landmarks as a name or a path to an .onnx, not {type(landmarks).__name__}")
     return open_engine(landmarks, engine, device=device)
+
+
+def _check_alone(whole: Session, detector: object) -> None:
+    if detector is not None and detector != zoo.DETECTOR:
+        raise InputError(f"{whole.spec.name} is one file that finds faces itself: leave detector out")
 
 
 def _rows(

@@ -17,11 +17,12 @@ MERGE = "detect: merge"
 WARP = "crops: warp"
 BATCH = "landmarks: batch"
 LANDMARKER = "landmarks: network"
+PIPELINE = "pipeline: one file"
 MAP_BACK = "map back"
 CONFIRM = "tracks: confirm"
 OTHER = "other"
 
-ORDER = (READ, RESIZE, DETECTOR, MERGE, WARP, BATCH, LANDMARKER, MAP_BACK, CONFIRM, OTHER)
+ORDER = (READ, RESIZE, DETECTOR, MERGE, WARP, BATCH, LANDMARKER, PIPELINE, MAP_BACK, CONFIRM, OTHER)
 KEPT_CALLS = 1000
 
 

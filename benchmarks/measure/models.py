@@ -144,11 +144,11 @@ class Models:
                 )
         return path
 
-    def pipeline(self) -> Path:
+    def pipeline(self, det_size: int) -> Path:
         """Detector, crops and landmarks in one file."""
-        path = self.folder / "pipeline.onnx"
+        path = self.folder / f"pipeline_{det_size}.onnx"
         if not path.is_file():
-            export_pipeline(latency=False, out=path)
+            export_pipeline(det_size=det_size, latency=False, out=path)
         return path
 
     def eager(self, name: str, device: str = "cpu") -> TorchSession:

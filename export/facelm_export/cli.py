@@ -1,26 +1,296 @@
-"""``facelm-export``, and the same as ``facelm export``."""
+"""``facelm-export``, and the same as ``facelm export``: landmark models and detectors, and whole pipelines."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
 import typer
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from typer.core import TyperGroup
 
 from facelm_sdk.errors import FacelmError, InputError, MissingDependencyError
 
 if TYPE_CHECKING:
+    from facelm_models.catalogue import Entry
+
     from .job import Exported
 
 MODEL, PRECISION, FORMAT, CHECKS, OUTPUT = "Model", "Precision", "Format", "Checks", "Output"
-PIPELINE = "Whole pipeline"
+DETECTOR = "Detector"
+
+
+def _option(panel: str, *names: str, help: str, **more: Any) -> Any:
+    return typer.Option(*names, help=help, rich_help_panel=panel, **more)
+
+
+@dataclass(kw_only=True)
+class NetworkOptions:
+    """What every export takes: the network, how it is rounded, and where the file goes."""
+
+    model: Annotated[str | None, _option(MODEL, "--model", "-m", help="A registered model, e.g. lotr_m.")] = None
+    weights: Annotated[Path | None, _option(MODEL, "--weights", help="A weights file; default: the packaged.")] = None
+    source: Annotated[
+        str | None,
+        _option(
+            MODEL,
+            "--from",
+            help="Whose code --weights come from: slpt, star, hrnet, fan, retinaface, retinaface_1mb.",
+        ),
+    ] = None
+    mean_face: Annotated[
+        Path | None, _option(MODEL, "--mean-face", help="SLPT's mean face: (L, 2) fractions of the crop.")
+    ] = None
+    markup: Annotated[
+        str | None,
+        _option(MODEL, "--markup", help="The points' convention; default: the weights' own, else ibug68."),
+    ] = None
+    decoding: Annotated[
+        str | None,
+        _option(MODEL, "--decoding", help="Of heatmaps: argmax, local_soft_argmax, structured, expectation."),
+    ] = None
+    flip: Annotated[bool, _option(MODEL, "--flip", help="Flip averaging inside the graph.")] = False
+    module: Annotated[
+        str | None,
+        _option(
+            MODEL,
+            "--import",
+            metavar="MODULE",
+            help="Your module or .py file that registers a model; its code is run.",
+        ),
+    ] = None
+    precision: Annotated[
+        str | None, _option(PRECISION, "--precision", "--dtype", help="fp32, fp16 or int8. (default: fp32)")
+    ] = None
+    fp16: Annotated[bool, _option(PRECISION, "--fp16", "--half", help="Weights and activations in half precision.")] = (
+        False
+    )
+    format: Annotated[
+        str | None,
+        _option(
+            FORMAT,
+            "--format",
+            help="onnx, engine (TensorRT), openvino or triton (a server's model repository). (default: onnx)",
+        ),
+    ] = None
+    opset: Annotated[int | None, _option(FORMAT, "--opset", help="ONNX opset, 17 to 22.")] = None
+    latency: Annotated[
+        bool, _option(CHECKS, "--latency/--no-latency", help="Time PyTorch and ONNX Runtime for the report.")
+    ] = True
+    out: Annotated[
+        str | None, _option(OUTPUT, "--out", "--output", "-o", help="A file or a folder; default: the working folder.")
+    ] = None
+
+    def given(self, *names: str) -> dict[str, Any]:
+        """The options of these names that were given, or have a default here."""
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
+
+    def one_precision(self) -> Any:
+        """The one precision asked for."""
+        flags = {name for name in ("fp16", "int8") if getattr(self, name, False)}
+        asked = sorted(flags | ({self.precision} if self.precision is not None else set()))
+        if len(asked) > 1:
+            raise InputError(f"a file has one precision; {' and '.join(asked)} were asked for")
+        return asked[0] if asked else "fp32"
+
+
+@dataclass(kw_only=True)
+class ExportOptions(NetworkOptions):
+    """What the export of one model takes as well."""
+
+    list_only: Annotated[bool, _option(MODEL, "--list", help="List the models and stop.")] = False
+    random: Annotated[bool, _option(MODEL, "--random", help="Untrained weights, for latency work.")] = False
+    int8: Annotated[
+        bool,
+        _option(PRECISION, "--int8", help="Quantized by calibration; without --target, a file for each target."),
+    ] = False
+    calib: Annotated[
+        Path | None,
+        _option(
+            PRECISION,
+            "--calib",
+            metavar="DIR",
+            help="Pictures with faces to calibrate int8 on; default: those of the package.",
+        ),
+    ] = None
+    target: Annotated[
+        str | None,
+        _option(FORMAT, "--target", help="What an ONNX file will run on: cpu or tensorrt. (default: cpu)"),
+    ] = None
+    batch: Annotated[
+        int | None, _option(FORMAT, "--batch", "--batch-size", help="Fix the number of crops in a run.")
+    ] = None
+    dynamic: Annotated[bool, _option(FORMAT, "--dynamic", help="Any number of crops in a run: the default.")] = False
+    max_batch: Annotated[
+        int | None, _option(FORMAT, "--max-batch", help="The most crops an engine or a server is built for.")
+    ] = None
+    imgsz: Annotated[
+        int | None, _option(FORMAT, "--imgsz", help="The crop size you expect; another one is an error.")
+    ] = None
+    atol: Annotated[
+        float | None,
+        _option(CHECKS, "--atol", help="Largest difference from PyTorch, in pixels. (default: the precision's limits)"),
+    ] = None
+
+
+@dataclass(kw_only=True)
+class PipelineOptions(NetworkOptions):
+    """What the export of a whole pipeline takes as well."""
+
+    detector: Annotated[str | None, _option(DETECTOR, "--detector", help="A registered detector.")] = None
+    detector_weights: Annotated[
+        Path | None, _option(DETECTOR, "--detector-weights", help="Its weights file; default: the packaged.")
+    ] = None
+    det_size: Annotated[
+        str | None,
+        _option(
+            DETECTOR,
+            "--det-size",
+            help="What it sees of a picture: the long side in pixels, or WIDTHxHEIGHT. (default: 320)",
+        ),
+    ] = None
+    det_thresh: Annotated[
+        float | None, _option(DETECTOR, "--det-thresh", help="Score threshold of its faces. (default: its own)")
+    ] = None
+
+
+Options = TypeVar("Options", bound=NetworkOptions)
+
+
+def _with_options(kind: type[Options]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command, which takes a context and ``kind``, an option for each field of ``kind``."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        hints = get_type_hints(kind, include_extras=True)
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        parameters = [
+            inspect.Parameter("context", keyword, annotation=typer.Context),
+            *(inspect.Parameter(f.name, keyword, default=f.default, annotation=hints[f.name]) for f in fields(kind)),
+        ]
+
+        def run(context: typer.Context, **values: Any) -> None:
+            command(context, kind(**values))
+
+        run.__doc__ = command.__doc__
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {"context": typer.Context} | {f.name: hints[f.name] for f in fields(kind)}
+        return run
+
+    return decorate
+
+
+class _PipelineFlag(TyperGroup):
+    """``--pipeline`` among the options is the command ``pipeline``."""
+
+    def parse_args(self, context: Any, args: list[str]) -> list[str]:
+        if "--pipeline" in args:
+            args = ["pipeline", *(arg for arg in args if arg != "--pipeline")]
+        return super().parse_args(context, args)
+
+
+app = typer.Typer(cls=_PipelineFlag, add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.callback(invoke_without_command=True)
+@_with_options(ExportOptions)
+def export_command(context: typer.Context, options: ExportOptions) -> None:
+    """Turn a trained PyTorch model into one file that any runtime can feed with raw crops, and prove it.
+
+    A report (.report.md and .report.json) with the parity with PyTorch, the latency and the command lies beside it.
+    """
+    if context.invoked_subcommand is not None:
+        if options != ExportOptions():
+            raise typer.BadParameter(f"options come after the command: facelm-export {context.invoked_subcommand} ...")
+        return
+    with _told() as stderr:
+        if options.list_only:
+            _list(options)
+            return
+        _prepare(options)
+        _export_model(options, stderr)
+
+
+@app.command("pipeline")
+@_with_options(PipelineOptions)
+def pipeline_command(context: typer.Context, options: PipelineOptions) -> None:
+    """Detector, crops and a landmark model in one file: picture in, faces out, as Aligner with --det-size.
+
+    It comes with the same report, and runs in plain onnxruntime, in Aligner and in facelm align --model.
+    """
+    with _told() as stderr:
+        _prepare(options)
+        _export_pipeline(options, stderr)
+
+
+def main() -> None:
+    """The script's entry."""
+    app(prog_name="facelm-export")
+
+
+@contextmanager
+def _told() -> Iterator[Console]:
+    """A console for messages; errors of this project's become one red line on it and exit code 2."""
+    logging.basicConfig(level=logging.WARNING)
+    stderr = Console(stderr=True)
+    try:
+        yield stderr
+    except KeyboardInterrupt as error:
+        stderr.print("interrupted; no half file is left", style="red")
+        raise typer.Exit(130) from error
+    except (FacelmError, OSError) as error:
+        stderr.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(2) from error
+
+
+def _list(options: ExportOptions) -> None:
+    """Print the models, a line each: whether weights are there, their points, crop size and score. Needs no torch."""
+    from facelm_models import catalogue
+
+    entries = catalogue.entries()
+    if options.module is not None:  # whose models only importing tells
+        _prepare(options)
+        from facelm_models import list_models
+
+        known = {entry.name for entry in entries}
+        entries += [catalogue.Entry(name) for name in list_models() if name not in known]
+    width = max(len(entry.name) for entry in entries)
+    for entry in entries:
+        typer.echo(f"{entry.name:{width}}  {_told_of(entry)}")
+
+
+def _told_of(entry: Entry) -> str:
+    if entry.accuracy is None:
+        return "no weights: --weights FILE, or --random"
+    words = ["weights"]
+    if entry.points is not None:
+        words.append(f"{entry.points} points")
+    if entry.size is not None:
+        words.append(f"{entry.size} px")
+    return "  ".join([*words, *_scores(entry.accuracy)])
+
+
+def _scores(accuracy: Mapping[str, Any]) -> list[str]:
+    """What a card says of NME, or of recall, wherever in it."""
+    tables = {name: value for name, value in accuracy.items() if isinstance(value, Mapping)}
+    names = {"nme": "NME", "recall": "recall"}
+    return [
+        f"{names[key]} {table[key]:.2f}% ({name})" for name, table in tables.items() for key in names if key in table
+    ]
+
+
+def _prepare(options: NetworkOptions) -> None:
+    require_torch("exporting", "export,cpu")
+    if options.module is not None:
+        _import(options.module)
 
 
 def require_torch(work: str, extras: str) -> None:
@@ -31,185 +301,6 @@ def require_torch(work: str, extras: str) -> None:
         import torch  # noqa: F401
     except ImportError as error:
         raise MissingDependencyError(f'{work} needs {error.name}; type: pip install "facelm-sdk[{extras}]"') from error
-
-
-def export_command(
-    model: Annotated[
-        str | None, typer.Option("--model", "-m", help="A registered model, e.g. lotr_m.", rich_help_panel=MODEL)
-    ] = None,
-    list_only: Annotated[bool, typer.Option("--list", help="List the models and stop.", rich_help_panel=MODEL)] = False,
-    weights: Annotated[
-        Path | None, typer.Option("--weights", help="A weights file; default: the packaged.", rich_help_panel=MODEL)
-    ] = None,
-    source: Annotated[
-        str | None,
-        typer.Option(
-            "--from",
-            help="Whose code --weights come from: slpt, star, hrnet, fan, retinaface, retinaface_1mb.",
-            rich_help_panel=MODEL,
-        ),
-    ] = None,
-    mean_face: Annotated[
-        Path | None,
-        typer.Option("--mean-face", help="SLPT's mean face: (L, 2) fractions of the crop.", rich_help_panel=MODEL),
-    ] = None,
-    random: Annotated[
-        bool, typer.Option("--random", help="Untrained weights, for latency work.", rich_help_panel=MODEL)
-    ] = False,
-    markup: Annotated[
-        str | None,
-        typer.Option(
-            "--markup",
-            help="The points' convention; default: the weights' own, else ibug68.",
-            rich_help_panel=MODEL,
-        ),
-    ] = None,
-    decoding: Annotated[
-        str | None,
-        typer.Option(
-            "--decoding", help="Of heatmaps: argmax, local_soft_argmax, structured, expectation.", rich_help_panel=MODEL
-        ),
-    ] = None,
-    flip: Annotated[
-        bool, typer.Option("--flip", help="Flip averaging inside the graph.", rich_help_panel=MODEL)
-    ] = False,
-    module: Annotated[
-        str | None,
-        typer.Option(
-            "--import",
-            metavar="MODULE",
-            help="Your module or .py file that registers a model; its code is run.",
-            rich_help_panel=MODEL,
-        ),
-    ] = None,
-    precision: Annotated[
-        str | None,
-        typer.Option("--precision", "--dtype", help="fp32, fp16 or int8. (default: fp32)", rich_help_panel=PRECISION),
-    ] = None,
-    fp16: Annotated[
-        bool,
-        typer.Option("--fp16", "--half", help="Weights and activations in half precision.", rich_help_panel=PRECISION),
-    ] = False,
-    int8: Annotated[
-        bool,
-        typer.Option(
-            "--int8",
-            help="Quantized by calibration; without --target, a file for each target.",
-            rich_help_panel=PRECISION,
-        ),
-    ] = False,
-    calib: Annotated[
-        Path | None,
-        typer.Option(
-            "--calib",
-            metavar="DIR",
-            help="Pictures with faces to calibrate int8 on; default: those of the package.",
-            rich_help_panel=PRECISION,
-        ),
-    ] = None,
-    format: Annotated[
-        str | None,
-        typer.Option(
-            "--format",
-            help="onnx, engine (TensorRT), openvino or triton (a server's model repository). (default: onnx)",
-            rich_help_panel=FORMAT,
-        ),
-    ] = None,
-    target: Annotated[
-        str | None,
-        typer.Option(
-            "--target", help="What an ONNX file will run on: cpu or tensorrt. (default: cpu)", rich_help_panel=FORMAT
-        ),
-    ] = None,
-    opset: Annotated[int | None, typer.Option("--opset", help="ONNX opset, 17 to 22.", rich_help_panel=FORMAT)] = None,
-    batch: Annotated[
-        int | None,
-        typer.Option("--batch", "--batch-size", help="Fix the number of crops in a run.", rich_help_panel=FORMAT),
-    ] = None,
-    dynamic: Annotated[
-        bool, typer.Option("--dynamic", help="Any number of crops in a run: the default.", rich_help_panel=FORMAT)
-    ] = False,
-    max_batch: Annotated[
-        int | None,
-        typer.Option("--max-batch", help="The most crops an engine or a server is built for.", rich_help_panel=FORMAT),
-    ] = None,
-    imgsz: Annotated[
-        int | None,
-        typer.Option("--imgsz", help="The crop size you expect; another one is an error.", rich_help_panel=FORMAT),
-    ] = None,
-    pipeline: Annotated[
-        bool,
-        typer.Option(
-            "--pipeline",
-            help="Detector, alignment and --model in one file: picture in, faces out.",
-            rich_help_panel=PIPELINE,
-        ),
-    ] = False,
-    detector: Annotated[
-        str | None, typer.Option("--detector", help="The pipeline's detector.", rich_help_panel=PIPELINE)
-    ] = None,
-    det_size: Annotated[
-        str | None,
-        typer.Option(
-            "--det-size",
-            help="What it sees of a picture: auto, the long side in pixels, or WIDTHxHEIGHT. (default: auto)",
-            rich_help_panel=PIPELINE,
-        ),
-    ] = None,
-    det_thresh: Annotated[
-        float | None, typer.Option("--det-thresh", help="Score threshold of its faces.", rich_help_panel=PIPELINE)
-    ] = None,
-    atol: Annotated[
-        float | None,
-        typer.Option(
-            "--atol",
-            help="Largest difference from PyTorch, in pixels. (default: the precision's limits)",
-            rich_help_panel=CHECKS,
-        ),
-    ] = None,
-    latency: Annotated[
-        bool,
-        typer.Option(
-            "--latency/--no-latency", help="Time PyTorch and ONNX Runtime for the report.", rich_help_panel=CHECKS
-        ),
-    ] = True,
-    out: Annotated[
-        str | None,
-        typer.Option(
-            "--out", "--output", "-o", help="A file or a folder; default: the working folder.", rich_help_panel=OUTPUT
-        ),
-    ] = None,
-) -> None:
-    """Turn a trained PyTorch model into one file that any runtime can feed with raw crops, and prove it.
-
-    A report (.report.md and .report.json) with the parity with PyTorch, the latency and the command lies beside it.
-    """
-    options = dict(locals())
-    logging.basicConfig(level=logging.WARNING)
-    stderr = Console(stderr=True)
-    try:
-        require_torch("exporting", "export,cpu")
-        if module is not None:
-            _import(module)
-        if list_only:
-            from facelm_models import list_models
-
-            typer.echo("\n".join(list_models()))
-        elif pipeline:
-            _export_pipeline(options, stderr)
-        else:
-            _export_model(options, stderr)
-    except KeyboardInterrupt as error:
-        stderr.print("interrupted; no half file is left", style="red")
-        raise typer.Exit(130) from error
-    except (FacelmError, OSError) as error:
-        stderr.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(2) from error
-
-
-def main() -> None:
-    """The script's entry."""
-    typer.run(export_command)
 
 
 def _import(module: str) -> None:
@@ -242,92 +333,66 @@ def _run_file(path: Path) -> None:
         raise
 
 
-def _export_model(options: dict[str, Any], stderr: Console) -> None:
+def _export_model(options: ExportOptions, stderr: Console) -> None:
     from .exporter import export
 
-    model = options["model"]
+    model, precision = options.model, options.one_precision()
     if model is None:
         from facelm_models import list_models
 
         raise InputError(f"--model is missing; models: {', '.join(list_models())}")
-    if stray := [
-        f"--{name.replace('_', '-')}" for name in ("detector", "det_size", "det_thresh") if options[name] is not None
-    ]:
-        raise InputError(f"{', '.join(stray)} is for --pipeline")
-    precision = _precision(options)
-    if options["batch"] is not None and options["dynamic"]:
+    if options.batch is not None and options.dynamic:
         raise InputError(
             "--batch fixes the number of crops, --dynamic leaves it open: give one of them (--max-batch says the most)"
         )
-    if options["calib"] is not None and precision != "int8":
+    if options.calib is not None and precision != "int8":
         raise InputError("--calib is for --int8")
-    given = {name: options[name] for name in _TAKEN if options[name] is not None}
-    # onnxruntime is fastest with unsigned activations, which TensorRT does not take.
-    both = precision == "int8" and not options["target"] and options["format"] in (None, "onnx")
-    for target in ("cpu", "tensorrt") if both else (options["target"],):
-        out = options["out"]
-        if both and target == "tensorrt" and out is not None and out.endswith(".onnx"):
-            out = f"{out.removesuffix('.onnx')}_trt.onnx"
-        what = f"{model} for {target}" if both else model
+    given = options.given(*_NETWORK, "batch", "max_batch", "calib", "random", "imgsz", "atol")
+    for target, out in _targets(options, precision):
 
         def work(progress: Callable[[str], None], target: Any = target, out: str | None = out) -> Exported:
             return export(model, precision=precision, target=target, out=out, progress=progress, **given)
 
-        _tell(_with_progress(stderr, what, work))
+        _tell(_with_progress(stderr, f"{model} for {target}" if target else model, work))
 
 
-_TAKEN = (
-    *("format", "flip", "batch", "max_batch", "calib", "weights", "source", "mean_face", "random", "decoding"),
-    *("markup", "opset", "imgsz", "atol", "latency"),
-)
-"""The options that export takes as they are."""
-
-_NOT_OF_A_PIPELINE = (
-    *("target", "batch", "max_batch", "calib", "weights", "source", "mean_face", "random", "decoding"),
-    *("markup", "imgsz", "atol", "dynamic"),
-)
+_NETWORK = ("format", "flip", "weights", "source", "mean_face", "decoding", "markup", "opset", "latency")
+"""The options that every export takes as they are."""
 
 
-def _export_pipeline(options: dict[str, Any], stderr: Console) -> None:
-    from facelm_sdk.cli.options import det_size_of
+def _targets(options: ExportOptions, precision: str) -> list[tuple[str | None, str | None]]:
+    """What the files are for and where each goes: int8 for both targets, where neither is named.
 
+    onnxruntime is fastest with unsigned activations, which TensorRT does not take.
+    """
+    out = options.out
+    if precision != "int8" or options.target or options.format not in (None, "onnx"):
+        return [(options.target, out)]
+    second = f"{out.removesuffix('.onnx')}_trt.onnx" if out is not None and out.endswith(".onnx") else out
+    return [("cpu", out), ("tensorrt", second)]
+
+
+def _export_pipeline(options: PipelineOptions, stderr: Console) -> None:
     from .pipeline import export_pipeline
 
-    if stray := [f"--{name.replace('_', '-')}" for name in _NOT_OF_A_PIPELINE if options[name] not in (None, False)]:
-        raise InputError(f"--pipeline does not take {', '.join(stray).replace('--source', '--from')}")
-    taken = {
-        "model": "landmarks",
-        "detector": "detector",
-        "det_thresh": "det_thresh",
-        "opset": "opset",
-        "format": "format",
-    }
-    given = {name: options[option] for option, name in taken.items() if options[option] is not None}
-    if options["det_size"] is not None:
-        given["det_size"] = size = det_size_of(options["det_size"])
-        if isinstance(size, str) and size != "auto":
-            raise InputError(f"--det-size is auto, a long side in pixels or WIDTHxHEIGHT, not {size}")
+    given = options.given(*_NETWORK, "model", "detector", "detector_weights", "det_thresh")
+    if options.det_size is not None:
+        given["det_size"] = _det_size(options.det_size)
 
     def work(progress: Callable[[str], None]) -> Exported:
-        return export_pipeline(
-            precision=_precision(options),
-            flip=options["flip"],
-            latency=options["latency"],
-            out=options["out"],
-            progress=progress,
-            **given,
-        )
+        return export_pipeline(precision=options.one_precision(), out=options.out, progress=progress, **given)
 
     _tell(_with_progress(stderr, "pipeline", work))
 
 
-def _precision(options: dict[str, Any]) -> Any:
-    """The one precision asked for."""
-    given = {"fp16": options["fp16"], "int8": options["int8"], options["precision"]: options["precision"] is not None}
-    asked = sorted(name for name, is_asked in given.items() if is_asked)
-    if len(asked) > 1:
-        raise InputError(f"a file has one precision; {' and '.join(asked)} were asked for")
-    return asked[0] if asked else "fp32"
+def _det_size(text: str) -> int | tuple[int, ...]:
+    sides = text.lower().split("x")
+    if len(sides) > 2 or not all(side.isdecimal() for side in sides):
+        raise InputError(
+            f"--det-size is a long side in pixels or WIDTHxHEIGHT, not {text}; the search over scales (auto) is "
+            f"Aligner's alone"
+        )
+    return int(text) if len(sides) == 1 else tuple(map(int, sides))
 
 
 def _with_progress(stderr: Console, what: str, work: Callable[[Callable[[str], None]], Exported]) -> Exported:

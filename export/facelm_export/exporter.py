@@ -119,7 +119,7 @@ def export(
     check(format, built.spec)
     samples = read_samples(calib, built.spec)
     progress("tracing the graph")
-    proto = _traced(built, batch=batch, opset=opset)
+    proto = to_onnx(graph_module(built), built.spec, batch=batch, opset=opset)
     if precision == "int8":
         progress("calibrating")
         proto = quantize(proto, built.spec, samples.calibration, target)
@@ -155,8 +155,8 @@ def _check_size(spec: ModelSpec, size: int | None) -> None:
         )
 
 
-def _traced(built: Built, *, batch: int | None, opset: int) -> ModelProto:
-    """The fused network as ONNX, in floating point."""
+def graph_module(built: Built) -> nn.Module:
+    """The fused network in the form that is traced, in floating point."""
     network = without_batch_norm(built.network, built.info.input_size)
     for module in network.modules():
         if hasattr(module, "inplace"):
@@ -167,7 +167,7 @@ def _traced(built: Built, *, batch: int | None, opset: int) -> ModelProto:
         network = to_half(network, built.info)  # gains would take small weights below half precision's range
     else:
         built = replace(built, info=absorb_pixels(network, built.info))
-    return to_onnx(fuse(built, network), built.spec, batch=batch, opset=opset)
+    return fuse(built, network)
 
 
 def _proven(

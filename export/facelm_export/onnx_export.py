@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from facelm_sdk.contract import METADATA_KEY, LandmarkSpec, ModelSpec
+from facelm_sdk.contract import METADATA_KEY, DetectorSpec, LandmarkSpec, ModelSpec
 
-from .ops.nms import translations
+from .ops import nms, resampling
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,14 +44,19 @@ def _quiet() -> Iterator[None]:
 def to_onnx(fused: nn.Module, spec: ModelSpec, *, batch: int | None = None, opset: int = OPSET) -> onnx.ModelProto:
     """Trace ``fused`` as the contract ``spec`` says. ``batch`` fixes n of a landmark model; None leaves it open."""
     from onnx_ir.passes.common import CommonSubexpressionEliminationPass, IdentityEliminationPass
+    from onnx_ir.traversal import RecursiveGraphIterator
     from onnxscript import optimizer
 
+    any_size = torch.export.Dim.DYNAMIC
+    shapes: Any
     if isinstance(spec, LandmarkSpec):
         example = torch.zeros(batch or 2, spec.crop.size, spec.crop.size, 3, dtype=torch.uint8)
-        shapes: Any = None if batch else ({0: torch.export.Dim.DYNAMIC},)
+        shapes = None if batch else ({0: any_size},)
     else:
-        example = torch.zeros(1, 320, 256, 3, dtype=torch.uint8)
-        shapes = ({1: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC},)
+        picture = torch.zeros(320, 256, 3, dtype=torch.uint8)
+        example, shapes = (picture, ({0: any_size, 1: any_size},))
+        if isinstance(spec, DetectorSpec):
+            example, shapes = (picture[None], ({1: any_size, 2: any_size},))
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
             fused.eval(),
@@ -61,7 +66,7 @@ def to_onnx(fused: nn.Module, spec: ModelSpec, *, batch: int | None = None, opse
             opset_version=opset,
             dynamo=True,
             dynamic_shapes=shapes,
-            custom_translation_table=translations(),
+            custom_translation_table=nms.translations() | resampling.translations(),
             external_data=False,
             optimize=False,
             verbose=False,
@@ -70,10 +75,10 @@ def to_onnx(fused: nn.Module, spec: ModelSpec, *, batch: int | None = None, opse
         CommonSubexpressionEliminationPass()(program.model)  # else a weight shared by layers is folded for each
         optimizer.optimize_ir(program.model, 1, input_size_limit=FOLDED, output_size_limit=FOLDED)
         IdentityEliminationPass()(program.model)
+        for node in RecursiveGraphIterator(program.model.graph):
+            node.metadata_props.clear()  # stack traces of this machine
     model = program.model_proto
     del model.metadata_props[:]
-    for node in model.graph.node:  # stack traces of this machine
-        del node.metadata_props[:]
     entry = model.metadata_props.add()
     entry.key, entry.value = METADATA_KEY, spec.to_json()
     model.producer_name, model.producer_version = "facelm-export", spec.created_by

@@ -1,181 +1,204 @@
-"""Detector, crops, landmarks and the way back to the picture's pixels as one ONNX file."""
+"""Detector, crops, landmarks and the way back to the picture's pixels as one traced module, and one ONNX file."""
 
 from __future__ import annotations
 
 import os
-import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal, get_args
 
 import numpy as np
-import onnx
+import torch
 from numpy.typing import NDArray
+from torch import nn
 
 import facelm_sdk
-from facelm_models import default_weights, list_models
+from facelm_models import heatmaps
+from facelm_models.registry import Decoding
 from facelm_sdk import Aligner, Detector, Landmarker, zoo
-from facelm_sdk.bench import summary
 from facelm_sdk.boxes import iou
 from facelm_sdk.contract import METADATA_KEY, DetectorSpec, LandmarkSpec, ModelSpec, PipelineSpec
-from facelm_sdk.detector import DetSize
+from facelm_sdk.detector import MAX_CONTAINED
 from facelm_sdk.errors import InputError, ParityError
-from facelm_sdk.runtimes.base import Session
+from facelm_sdk.runtimes.base import RuntimeOptions
 from facelm_sdk.runtimes.onnxruntime import OrtSession
-from facelm_sdk.runtimes.open import open_session
+from facelm_sdk.transform import CropRecipe
 from facelm_sdk.types import Face, ImageArray
 
-from .exporter import Precision, export
+from .build import Built, build, fuse
+from .exporter import graph_module
 from .formats import prepare, write
-from .graph_builder import GraphBuilder, Kind, Value
-from .job import Exported, Format
-from .job import ExportJob as Graph
-from .onnx_export import OPSET
-from .ops.looks import Found, detect
-from .ops.warp import crops
-from .report.facts import command, report
-from .report.latency import _interleaved
+from .job import Exported, ExportJob, Format
+from .onnx_export import OPSET, to_onnx
+from .ops.candidates import DetectorGraph
+from .ops.crops import crops_to_picture
+from .ops.nms import outside_better
+from .ops.resampling import cut, fit
+from .report.facts import command, imports, report
+from .report.latency import compared
 from .report.samples import portraits
+from .wrappers import SCORE_FLOOR
 
+DET_SIZE = 320
 OPSETS = range(18, 23)
 """Reductions took their axes as an input only from 18 on."""
 
-TOLERANCES = {"fp32": {"max_px": 0.5}, "fp16": {"max_px": 0.5}, "int8": {"max_px": 2.0, "mean_px": 0.5}}
-"""Largest differences from Aligner allowed, in pixels of the picture. A few values of a crop differ by one level, which
-moves the points of an int8 network by up to a pixel of the crop, those of the others by a thousandth."""
+Precision = Literal["fp32", "fp16"]
+TOLERANCES = {"fp32": {"max_px": 0.5}, "fp16": {"max_px": 2.0, "mean_px": 0.5}}
+"""Largest differences from Aligner with PyTorch's fp32 networks, in pixels of the picture, which may be as fine as an
+eighth of a crop's. Crops differ by one level here and there, which moves fp32's points by a thousandth of a pixel."""
 
 SAME_FACE = 0.9
 NEAR_THRESHOLD = 0.02
 """A face whose score lies this near to the threshold may be found by one side and not by the other."""
 
-MAX_BATCH = 64
-"""Crops that the landmark network sees at a time, as in Landmarker."""
 
+class FacePipeline(nn.Module):
+    """A picture uint8 (H, W, 3) BGR -> its faces, best score first, in its pixels.
 
-Spec = TypeVar("Spec", LandmarkSpec, DetectorSpec)
+    ``boxes`` (k, 4) xyxy, ``scores`` (k,), ``kps`` (k, 5, 2), ``landmarks`` (k, L, 2) and, where the landmark model
+    has them, their scores (k, L). ``det_size``: as of :class:`facelm_sdk.Detector`, but not "auto".
+    """
 
+    def __init__(
+        self, detector: nn.Module, landmarks: nn.Module, recipe: CropRecipe, det_size: int | tuple[int, int]
+    ) -> None:
+        super().__init__()
+        self.detector, self.landmarks, self.recipe = detector, landmarks, recipe
+        self.padded = not isinstance(det_size, int)
+        self.frame = (det_size, det_size) if isinstance(det_size, int) else det_size
 
-@dataclass(frozen=True)
-class _Part(Generic[Spec]):
-    """A detector or landmark model that goes into the pipeline."""
-
-    graph: onnx.ModelProto
-    session: Session
-    spec: Spec
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        seen, zoom = fit(image, *self.frame, self.padded)
+        boxes, scores, kps = self.detector(seen.permute(0, 2, 3, 1))
+        # Pixel centres lie at whole numbers, so a pixel's own half is zoomed too.
+        boxes = ((boxes.unflatten(1, (2, 2)) + 0.5) / zoom - 0.5).flatten(1)
+        kps = (kps + 0.5) / zoom - 0.5
+        kept = torch.nonzero(outside_better(boxes, MAX_CONTAINED)).flatten()
+        boxes, scores, kps = (part.index_select(0, kept) for part in (boxes, scores, kps))
+        back = crops_to_picture(self.recipe, boxes, kps)
+        outputs = self.landmarks(cut(image, back, self.recipe.size).permute(0, 2, 3, 1))
+        points, *confidence = outputs if isinstance(outputs, tuple) else (outputs,)
+        return boxes, scores, kps, points @ back[:, :, :2].mT + back[:, None, :, 2], *confidence
 
 
 def export_pipeline(
-    landmarks: str | os.PathLike[str] = zoo.LANDMARKS,
-    detector: str | os.PathLike[str] = zoo.DETECTOR,
+    model: str = zoo.LANDMARKS,
     *,
-    det_size: DetSize = "auto",
+    detector: str = zoo.DETECTOR,
+    det_size: int | tuple[int, int] = DET_SIZE,
     det_thresh: float | None = None,
     precision: Precision = "fp32",
     format: Format = "onnx",
     flip: bool = False,
+    weights: str | os.PathLike[str] | None = None,
+    source: str | None = None,
+    mean_face: str | os.PathLike[str] | None = None,
+    decoding: Decoding | None = None,
+    markup: str | None = None,
+    detector_weights: str | os.PathLike[str] | None = None,
     opset: int = OPSET,
     latency: bool = True,
     out: str | os.PathLike[str] | None = None,
     progress: Callable[[str], None] = lambda step: None,
 ) -> Exported:
-    """Write one file that does what :class:`facelm_sdk.Aligner` does, with a report (``.json`` and ``.md``) beside it.
+    """Write one file that does what ``Aligner(det_size=...)`` does, with a report (``.json`` and ``.md``) beside it.
 
     One run takes ``image`` uint8 (H, W, 3) BGR and gives ``boxes`` (k, 4), ``scores`` (k,), ``kps`` (k, 5, 2),
     ``landmarks`` (k, L, 2) and, where the landmark model has them, ``landmark_scores`` (k, L), best score first, in the
-    picture's pixels.
+    picture's pixels. All faces of a picture are one batch.
 
-    ``landmarks`` and ``detector`` are names of models whose weights come with the package, or paths of .onnx files of
-    :func:`facelm_export.export`; ``precision`` and ``flip`` are those of a landmark model given by its name, the
-    detector given by its name stays fp32. ``det_size`` and ``det_thresh`` as in Detector. ``opset`` is 18 to 22, the
-    same for all parts. ``format``: onnx, or a Triton model repository. ``out`` is a file or a folder; default: the
-    working folder. ``latency=False`` leaves the timing out of the report. ``progress`` is told each step.
+    ``model`` and ``detector`` are registered names; ``precision`` (of the landmark model; the detector stays fp32),
+    ``flip``, ``weights``, ``source``, ``mean_face``, ``decoding`` and ``markup`` of the landmark model as in
+    :func:`facelm_export.export`; ``detector_weights`` is a .safetensors file. ``det_size`` is the long side in pixels
+    at which the detector sees a picture, or a (width, height) it is fitted into; it and ``det_thresh`` (default: the
+    detector's own) are fixed in the file. ``opset`` is 18 to 22. ``format``: onnx, or a Triton model repository.
+    ``out`` is a file or a folder; default: the working folder. ``latency=False`` leaves the timing out of the report.
+    ``progress`` is told each step.
 
-    Raises InputError and UnknownModelError, ContractError (a file of another kind), ParityError (the file would not
-    find Aligner's points within half a pixel on the package's portraits; none is left) and ModelFileError.
+    Raises InputError and UnknownModelError, ParityError (the file would not find, on the package's portraits, the faces
+    of Aligner with PyTorch's networks within half a pixel; none is left) and ModelFileError.
     """
-    asked = {**locals(), "landmarks": zoo.LANDMARKS, "out": None}
-    if opset not in OPSETS:
-        raise InputError(f"opset of a pipeline is {OPSETS[0]} to {OPSETS[-1]}, not {opset}")
-    name = Path(landmarks).stem if _is_file(landmarks) else "_".join([str(landmarks), *(["flip"] * flip), precision])
-    if format not in ("onnx", "triton"):
-        raise InputError(f"format of a pipeline is onnx or triton, not {format!r}")
-    path = prepare(format, out, f"{name}_pipeline")
-    with tempfile.TemporaryDirectory() as scratch:
-        options: dict[str, Any] = {"opset": opset, "out": Path(scratch), "latency": False, "progress": progress}
-        found = _part(detector, DetectorSpec, options, precision="fp32", flip=False)
-        finder = Detector(found.session, det_size=det_size, det_thresh=det_thresh)
-        shape = _part(landmarks, LandmarkSpec, options, precision=precision, flip=flip)
-    aligner = Aligner(Landmarker(shape.session), finder)
-    progress("joining the graphs")
-    spec = _spec(shape.spec, found.spec, finder)
-    proto = _chained(found, shape, spec)
+    asked = dict(locals())
+    _check(opset, precision, format)
+    path = prepare(format, out, "_".join([model, *(["flip"] * flip), precision, "pipeline"]))
+    progress("building the networks")
+    landmark_part = build(
+        model,
+        precision=precision,
+        flip=flip,
+        weights=weights,
+        source=source,
+        mean_face=mean_face,
+        decoding=decoding,
+        markup=markup,
+    )
+    detector_part = build(detector, weights=detector_weights)
+    landmark_spec, detector_spec = landmark_part.spec, detector_part.spec
+    if not isinstance(landmark_spec, LandmarkSpec):
+        raise _other_task(landmark_spec, LandmarkSpec)
+    if not isinstance(detector_spec, DetectorSpec):
+        raise _other_task(detector_spec, DetectorSpec)
+    aligner = Aligner(
+        Landmarker(TorchSession(fuse(landmark_part, decoder=heatmaps.decode), landmark_spec)),
+        Detector(TorchSession(fuse(detector_part), detector_spec), det_size=det_size, det_thresh=det_thresh),
+    )
+    spec = _spec(landmark_spec, detector_spec, aligner.detector)
+    progress("tracing the graph")
+    proto = to_onnx(_module(detector_part, landmark_part, spec), spec, opset=opset)
     progress("comparing with Aligner")
     session = OrtSession(proto.SerializeToString())
     figures = compare(session, aligner, pictures())
     check(figures, spec)
-    spec = replace(spec, parity={"against": "Aligner", **figures})
-    _set_contract(proto, spec)
-    graph = Graph(proto.SerializeToString(), spec, path, None, MAX_BATCH, progress)
-    facts = report(graph, proto, opset=opset, target="cpu", format=format, tolerance=TOLERANCES[spec.precision])
+    spec = replace(spec, parity={"against": "Aligner with PyTorch fp32", **figures})
+    next(entry for entry in proto.metadata_props if entry.key == METADATA_KEY).value = spec.to_json()
+    graph = ExportJob(proto.SerializeToString(), spec, path, None, 1, progress)
+    facts = report(graph, proto, opset=opset, target="cpu", format=format, tolerance=TOLERANCES[precision])
     facts["nodes"] = _nodes(proto.graph)
-    facts["command"] = command(export_pipeline, asked, "--pipeline", "--model", Path(landmarks).name)
-    facts["parts"] = {part.spec.name: part.spec.precision for part in (found, shape)}
+    facts["det_size"], facts["det_thresh"] = spec.det_size, spec.det_thresh
+    facts["command"] = _command(asked, imports(landmark_part.info.build))
     if latency:
         progress("measuring")
-        facts["speed"] = _speed(session, aligner)
-    return write(graph, facts, format)
+        facts["latency"] = _latency(graph.data, aligner)
+    return write(replace(graph, command=facts["command"]), facts, format)
 
 
-def _is_file(model: str | os.PathLike[str]) -> bool:
-    return os.fspath(model).lower().endswith(".onnx")
+def _check(opset: int, precision: str, format: str) -> None:
+    if opset not in OPSETS:
+        raise InputError(f"opset of a pipeline is {OPSETS[0]} to {OPSETS[-1]}, not {opset}")
+    if precision not in get_args(Precision):
+        raise InputError(f"precision of a pipeline is {' or '.join(get_args(Precision))}, not {precision!r}")
+    if format not in ("onnx", "triton"):
+        raise InputError(f"format of a pipeline is onnx or triton, not {format!r}")
 
 
-def _part(
-    model: str | os.PathLike[str], kind: type[Spec], options: dict[str, Any], *, precision: Precision, flip: bool
-) -> _Part[Spec]:
-    """A part, exported where it is given by its name. ``options``: those of export."""
-    if not _is_file(model):
-        name = os.fspath(model)
-        if name in list_models() and default_weights(name) is None:
-            raise InputError(
-                f"no weights of {name} come with the package; export it with your own (facelm-export --model {name} "
-                f"--weights FILE) and give the .onnx in place of the name"
-            )
-        model = export(name, precision=precision, flip=flip, **options).path
-    session, spec = open_session(model, kind)
-    graph = onnx.load(model)
-    if _opset(graph) != options["opset"]:
-        raise InputError(
-            f"{model} has opset {_opset(graph)}, but the pipeline {options['opset']}: export both with one --opset"
-        )
-    if graph.functions:
-        raise InputError(f"{model} has functions of its own; accepted are files of facelm-export")
-    if isinstance(spec, LandmarkSpec):
-        if batch := graph.graph.input[0].type.tensor_type.shape.dim[0].dim_value:
-            raise InputError(f"{model} is for {batch} crops at a time; export it without --batch")
-        if (spec.precision, spec.flip) != (precision, flip) and (precision, flip) != ("fp32", False):
-            raise InputError(
-                f"{model} is {spec.precision}{' with' if spec.flip else ' without'} flip averaging: precision and flip "
-                f"are of its own export; leave them out"
-            )
-    return _Part(graph, session, spec)
+def _other_task(spec: ModelSpec, kind: type[ModelSpec]) -> InputError:
+    return InputError(f"{spec.name} is a model for {spec.task}; the pipeline needs one for {kind.task} in its place")
 
 
-def _opset(model: onnx.ModelProto) -> int:
-    return next((entry.version for entry in model.opset_import if not entry.domain), 0)
+def _module(detector_part: Built, landmark_part: Built, spec: PipelineSpec) -> FacePipeline:
+    """Return what is traced. Faces below the threshold are dropped before the suppression, to whom less is left."""
+    assert spec.det_size != "auto"
+    detector = graph_module(detector_part)
+    assert isinstance(detector, DetectorGraph)
+    detector.floor = min(max(spec.det_thresh, SCORE_FLOOR), 1 - 1e-6)
+    return FacePipeline(detector, graph_module(landmark_part), spec.crop, spec.det_size).eval()
 
 
-def _spec(shape: LandmarkSpec, found: DetectorSpec, detector: Detector) -> PipelineSpec:
+def _spec(landmarks: LandmarkSpec, found: DetectorSpec, detector: Detector | None) -> PipelineSpec:
+    assert detector is not None
+    if detector.det_size == "auto":
+        raise InputError("det_size of a pipeline is a long side or (width, height) in pixels; only Aligner searches")
+
     def both(what: str) -> str:
-        one, two = getattr(shape, what), getattr(found, what)
-        return str(one) if one == two else f"{shape.name}: {one}; {found.name}: {two}"
+        one, two = getattr(landmarks, what), getattr(found, what)
+        return str(one) if one == two else f"{landmarks.name}: {one}; {found.name}: {two}"
 
     kept = ("markup", "num_landmarks", "crop", "has_scores", "flip", "precision", "multiply_adds", "weights_sha256")
     return PipelineSpec(
-        **{entry: getattr(shape, entry) for entry in kept},
-        accuracy=shape.accuracy,
-        name=f"{found.name}+{shape.name}",
+        **{entry: getattr(landmarks, entry) for entry in kept},
+        accuracy=landmarks.accuracy,
+        name=f"{found.name}+{landmarks.name}",
         det_size=detector.det_size,
         det_thresh=detector.det_thresh,
         data=both("data"),
@@ -184,52 +207,31 @@ def _spec(shape: LandmarkSpec, found: DetectorSpec, detector: Detector) -> Pipel
     )
 
 
-def _chained(found: _Part[DetectorSpec], shape: _Part[LandmarkSpec], spec: PipelineSpec) -> onnx.ModelProto:
-    """The graph of the whole."""
-    g = GraphBuilder(_opset(found.graph))
-    picture = g.input("image", "uint8", ["H", "W", 3])
-    faces = detect(picture, lambda seen: Found(**g.call(found.graph, image=seen)), spec.det_size, spec.det_thresh)
-    outputs = [*faces.all(), *_landmarks(picture, faces, shape)]
-    proto = g.model(
-        {
-            name: (value, "float32", ["k" if side is None else side for side in tensor.shape or ()])
-            for (name, tensor), value in zip(spec.tensors.outputs.items(), outputs, strict=True)
-        }
-    )
-    proto.producer_name, proto.producer_version = "facelm-export", spec.created_by
-    _set_contract(proto, spec)
-    return proto
+def _command(asked: dict[str, Any], imported: list[str]) -> str:
+    """The line that makes the file again, in the working folder."""
+    if not isinstance(size := asked["det_size"], int):
+        asked = {**asked, "det_size": "x".join(map(str, size))}
+    words = ["pipeline", *imported, "--model", asked["model"]]
+    return command(export_pipeline, {**asked, "model": None, "out": None}, *words)
 
 
-def _landmarks(picture: Value, faces: Found, shape: _Part[LandmarkSpec]) -> list[Value]:
-    """Landmarks in the picture and, where the model has them, scores. Without a face the network is not run."""
-    g, spec = picture.graph, shape.spec
-    whole = crops(spec.crop, faces.boxes, faces.kps)
-    kinds: list[Kind] = [("float32", (None, spec.num_landmarks, 2))]
-    kinds += [("float32", (None, spec.num_landmarks))] if spec.has_scores else []
-
-    def batch(index: Value, *before: Value) -> tuple[None, Sequence[Value], Sequence[Value]]:
-        start = g.op("Unsqueeze", index * MAX_BATCH, [0])
-        part = whole.part(start, start + MAX_BATCH)
-        outputs = g.call(shape.graph, crops=part.cut(picture))
-        points = part.picture_points(outputs.pop("landmarks"))
-        return (
-            None,
-            [g.op("Concat", *pair, axis=0) for pair in zip(before, (points, *outputs.values()), strict=True)],
-            [],
-        )
-
-    nothing = [g.value(np.zeros([side or 0 for side in sides], np.float32)) for _, sides in kinds]
-    return g.loop((g.op("Size", faces.scores) + (MAX_BATCH - 1)) / MAX_BATCH, nothing, batch, kinds)
-
-
-def _set_contract(proto: onnx.ModelProto, spec: ModelSpec) -> None:
-    onnx.helper.set_model_props(proto, {METADATA_KEY: spec.to_json()})
-
-
-def _nodes(graph: onnx.GraphProto) -> int:
+def _nodes(graph: Any) -> int:
     bodies = (attribute.g for node in graph.node for attribute in node.attribute if attribute.HasField("g"))
     return len(graph.node) + sum(map(_nodes, bodies))
+
+
+class TorchSession:
+    """A fused module in the place of its file."""
+
+    providers = ("PyTorch eager",)
+
+    def __init__(self, module: nn.Module, spec: ModelSpec) -> None:
+        self.module, self.spec = module, spec
+
+    @torch.inference_mode()
+    def run(self, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        outputs = self.module(*map(torch.from_numpy, feeds.values()))
+        return [part.numpy() for part in (outputs if isinstance(outputs, tuple) else (outputs,))]
 
 
 def pictures() -> list[ImageArray]:
@@ -302,9 +304,13 @@ def check(figures: dict[str, Any], spec: ModelSpec) -> None:
         )
 
 
-def _speed(session: OrtSession, aligner: Aligner) -> dict[str, Any]:
-    """Milliseconds of a run and of Aligner, taking turns, on a 640x480 portrait."""
+def _latency(file: bytes, aligner: Aligner) -> dict[str, Any]:
+    """Return the times of a run, beside Aligner with PyTorch's networks, on a portrait."""
     picture = portraits()[-1][0]
-    pipeline, composed = _interleaved(lambda: session.run({"image": picture}), lambda: aligner(picture))
-    one, two = summary(pipeline)["median"], summary(composed)["median"]
-    return {"picture": "640x480, one face", "pipeline_ms": one, "aligner_ms": two, "ratio": round(one / two, 2)}
+    facts = {"input": f"image {picture.dtype} {picture.shape}, one face", "batch": 1}
+
+    def opened(threads: int) -> dict[str, Callable[[], object]]:
+        session = OrtSession(file, RuntimeOptions(threads=threads))
+        return {"onnxruntime": lambda: session.run({"image": picture})}
+
+    return facts | {"timed": compared(lambda: aligner(picture), opened)}

@@ -30,7 +30,9 @@ def align(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="DIR", help="Where results go: DIR/<name>.json each.")
     ] = None,
-    model: Annotated[str, typer.Option(help="Landmark model: a name of `facelm models` or a path.")] = zoo.LANDMARKS,
+    model: Annotated[
+        str, typer.Option(help="Landmark model: a name of `facelm models` or a path; or the path of a pipeline.")
+    ] = zoo.LANDMARKS,
     detector: Annotated[str, typer.Option(help="Detector: a name or a path.")] = zoo.DETECTOR,
     flip: Annotated[
         bool | None,
@@ -142,7 +144,7 @@ def _record(item: Item, picture: Picture, faces: list[Face], aligner: Aligner) -
         "source": str(item.path),
         "width": picture.width,
         "height": picture.height,
-        "model": aligner.landmarker.spec.name,
+        "model": (aligner.pipeline or aligner.landmarker).spec.name,
         "detector": None if aligner.detector is None else aligner.detector.spec.name,
         "faces": [face.to_dict() for face in faces],
     }

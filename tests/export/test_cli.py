@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import runpy
+import subprocess
 import sys
 import types
 from importlib.metadata import EntryPoint
@@ -29,10 +30,9 @@ from facelm_sdk.runtimes.onnxruntime import OrtSession
 @pytest.fixture(params=["facelm-export", "facelm export"])
 def run(request, monkeypatch):
     if request.param == "facelm-export":
-        app, before = typer.Typer(), []
-        app.command()(cli.export_command)
+        app, before = cli.app, []
     else:
-        entry = EntryPoint("export", "facelm_export.cli:export_command", plugins.PLUGIN_GROUP)
+        entry = EntryPoint("export", "facelm_export.cli:app", plugins.PLUGIN_GROUP)
         monkeypatch.setattr(plugins, "entry_points", lambda group: [entry])
         app, before = typer.Typer(), ["export"]
         app.callback()(lambda: None)
@@ -135,7 +135,8 @@ def test_int8_is_two_files_where_no_runtime_is_named(run, monkeypatch):
     assert made == [("int8", "cpu", "folder/"), ("int8", "tensorrt", "folder/")]
 
 
-def test_pipeline(run, monkeypatch):
+@pytest.mark.parametrize("words", [["pipeline"], ["--pipeline"]])
+def test_pipeline(run, monkeypatch, words):
     seen = []
 
     def export_pipeline(**options):
@@ -144,9 +145,9 @@ def test_pipeline(run, monkeypatch):
 
     monkeypatch.setattr(pipeline, "export_pipeline", export_pipeline)
     common = {"precision": "fp32", "flip": False, "latency": True, "out": None}
-    run("--pipeline")
+    assert "enough" in run(*words).output
     run(
-        "--pipeline",
+        *words,
         "--model",
         "lotr_m",
         "--half",
@@ -154,33 +155,55 @@ def test_pipeline(run, monkeypatch):
         "640x480",
         "--det-thresh",
         0.5,
-        "--detector",
-        "d.onnx",
+        "--weights",
+        "w.safetensors",
     )
+    run("--det-size", "320", *words[:0], "--detector", "retinaface_r50", "--pipeline")
     assert seen == [
         common,
         {
             **common,
             "precision": "fp16",
-            "landmarks": "lotr_m",
+            "model": "lotr_m",
             "det_size": (640, 480),
             "det_thresh": 0.5,
-            "detector": "d.onnx",
+            "weights": Path("w.safetensors"),
         },
+        {**common, "det_size": 320, "detector": "retinaface_r50"},
     ]
+
+
+def test_commands_refuse_each_others_options(run):
+    for arguments in (("pipeline", "--batch", "2"), ("--pipeline", "--int8"), ("-m", "lotr_m", "--det-size", "320")):
+        result = run(*arguments)
+        assert result.exit_code == 2 and "No such option" in result.output
+    result = run("--model", "lotr_m", "pipeline")
+    assert result.exit_code == 2 and "options come after the command" in result.output
 
 
 def test_help_is_in_groups(run):
     text = run("--help").output
-    for panel in ("Model", "Precision", "Format", "Whole pipeline", "Checks", "Output"):
+    for panel in ("Model", "Precision", "Format", "Checks", "Output", "Commands"):
         assert f"─ {panel} ─" in text
+    assert "─ Detector ─" in run("pipeline", "--help").output
 
 
 def test_list(run):
     result = run("--list")
     assert result.exit_code == 0
-    assert result.stdout.split() == list_models()
-    assert {"lotr_m", "slpt_hrnet18", "retinaface_r50"} <= set(list_models())
+    rows = dict(line.split(maxsplit=1) for line in result.stdout.splitlines())
+    assert list(rows) == list_models()
+    assert rows["lotr_m_128"].startswith("weights  68 points  128 px  NME ")
+    assert rows["retinaface_mnet025"].startswith("weights") and "recall" in rows["retinaface_mnet025"]
+    assert rows["slpt_hrnet18"] == "no weights: --weights FILE, or --random"
+
+
+def test_list_needs_no_torch():
+    code = "import sys; sys.argv = ['facelm-export', '--list']\nfrom facelm_export.cli import main\n"
+    code += "try: main()\nfinally: assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "lotr_m_128" in done.stdout
 
 
 def test_no_model(run):
@@ -215,9 +238,7 @@ def test_no_model(run):
         (("--model", "retinaface_mnet025", "--imgsz", "640"), "takes pictures of any size: leave out imgsz"),
         (("--model", "retinaface_mnet025", "--batch", "2"), "batch is for landmark models"),
         (("--model", "lotr_m", "--atol", "0"), "atol is a number of pixels above 0"),
-        (("--model", "lotr_m", "--det-size", "320", "--det-thresh", "0"), "--det-size, --det-thresh is for --pipeline"),
-        (("--pipeline", "--batch", "2", "--from", "star"), "--pipeline does not take --batch, --from"),
-        (("--pipeline", "--det-size", "big"), "--det-size is auto, a long side in pixels or WIDTHxHEIGHT, not big"),
+        (("--pipeline", "--det-size", "big"), "--det-size is a long side in pixels or WIDTHxHEIGHT, not big"),
         (("--model", "x", "--import", "nonesuch.py"), "--import nonesuch.py failed: FileNotFoundError"),
         (
             ("--model", "x", "--import", "nonesuch_module"),

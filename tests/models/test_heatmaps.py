@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from facelm_models.losses import structured
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,7 +20,6 @@ from facelm_models.heatmaps import (
     to_cells,
     to_fractions,
 )
-from facelm_models.losses import structured
 from facelm_models.registry import Decoder, decoder, list_decoders, register_decoder
 from tests.tolerances import GRADIENT, REWRITE
 

@@ -101,7 +101,7 @@ def machine() -> dict[str, Any]:
 
 
 _FLAGS = {"source": "--from"}
-_FILES = ("weights", "mean_face", "calib", "landmarks", "detector", "out")  # told by their names, not by their folders
+_FILES = ("weights", "detector_weights", "mean_face", "calib", "out")  # told by their names, not by their folders
 _SHORT = {("precision", "fp16"): ["--fp16"], ("precision", "int8"): ["--int8"], ("latency", False): ["--no-latency"]}
 
 

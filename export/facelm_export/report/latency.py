@@ -45,22 +45,39 @@ def measured(reference: nn.Module, job: ExportJob, runtimes: Mapping[str, Opener
     def eager() -> None:
         reference(tensor)
 
-    def one(threads: int) -> dict[str, Any]:
+    def opened(threads: int) -> dict[str, Callable[[], object]]:
         sessions = {runtime: open(RuntimeOptions(threads=threads)) for runtime, open in runtimes.items()}
-        runs = [eager, *(_runner(session, name, value) for session in sessions.values())]
+        return {runtime: _runner(session, name, value) for runtime, session in sessions.items()}
+
+    return {
+        "input": f"{name} {value.dtype} {value.shape}",
+        "batch": len(value),
+        "timed": compared(eager, opened),
+    }
+
+
+def compared(
+    eager: Callable[[], object], opened: Callable[[int], Mapping[str, Callable[[], object]]]
+) -> list[dict[str, Any]]:
+    """Return the times of ``eager`` (PyTorch) and of the runs that ``opened`` gives for a number of threads.
+
+    An entry for one thread and one for all cores, as :func:`measured` states them.
+    """
+
+    def one(threads: int) -> dict[str, Any]:
+        runs = opened(threads)
         torch.set_num_threads(threads)
-        times = dict(zip(("pytorch", *sessions), map(summary, _interleaved(*runs)), strict=True))
-        found = {side: ratio(times["pytorch"], times[side]) for side in sessions}
+        times = dict(zip(("pytorch", *runs), map(summary, _interleaved(eager, *runs.values())), strict=True))
+        found = {side: ratio(times["pytorch"], times[side]) for side in runs}
         ratios = {side: value for side, (value, _) in found.items() if value is not None}
         reasons = dict.fromkeys(reason for _, reason in found.values() if reason is not None)
         return {"threads": threads, "ms": times, "ratios": ratios, "no_ratio": "; ".join(reasons) or None}
 
     before = torch.get_num_threads()
     try:
-        timed = [one(threads) for threads in dict.fromkeys((1, usable_cores()))]
+        return [one(threads) for threads in dict.fromkeys((1, usable_cores()))]
     finally:
         torch.set_num_threads(before)
-    return {"input": f"{name} {value.dtype} {value.shape}", "batch": len(value), "timed": timed}
 
 
 def lines(latency: Mapping[str, Any]) -> list[str]:
