@@ -15,6 +15,7 @@ import pytest
 from facelm_export import export, exporter
 from facelm_export.formats import tensorrt
 from facelm_sdk import Landmarker
+from facelm_sdk.contract import DetectorSpec
 from facelm_sdk.errors import ContractError, EngineError, FacelmError, InputError, MissingDependencyError
 from facelm_sdk.runtimes.tensorrt.api import Cuda
 from facelm_sdk.runtimes.tensorrt.build import PORTABLE, build_engine, part_done, read_timing
@@ -90,7 +91,7 @@ def test_a_graph_that_is_not_its_contracts(lotr):
 
 
 def test_detectors_are_told_what_to_use_instead(lotr):
-    spec = replace(lotr[1], task="detection", markup="kps5", num_landmarks=5, crop=None, det_thresh=0.5)
+    spec = DetectorSpec(name="faces", det_thresh=0.5)
     with pytest.raises(InputError, match=r"non-maximum suppression.*CUDAExecutionProvider"):
         build_engine(lotr[0], spec)
     with pytest.raises(InputError, match="max_batch"):

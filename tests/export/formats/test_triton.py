@@ -16,7 +16,7 @@ from facelm_export import export, exporter
 from facelm_export.formats.triton import model_files
 from facelm_models import default_weights
 from facelm_sdk import zoo
-from facelm_sdk.contract import ModelSpec
+from facelm_sdk.contract import ModelSpec, PipelineSpec
 from facelm_sdk.errors import InputError, OutputError
 from facelm_sdk.files import write_files
 from facelm_sdk.runtimes.onnxruntime import OrtSession
@@ -136,7 +136,8 @@ def test_a_fixed_batch_is_not_the_servers(tmp_path, landmark_model, landmark_spe
 
 def test_a_whole_pipeline(tmp_path, landmark_spec):
     data = onnx.parser.parse_model(PIPELINE).SerializeToString()
-    spec = replace(landmark_spec(), task="pipeline", name="faces+points", det_thresh=0.5, det_size=320)
+    crop = landmark_spec().crop
+    spec = PipelineSpec(name="faces+points", markup="ibug68", num_landmarks=68, crop=crop, det_thresh=0.5, det_size=320)
     config, schema = model_config(written(tmp_path, data, spec)[0])
     assert (config.name, config.max_batch_size, config.HasField("dynamic_batching")) == ("faces_points", 0, False)
     assert list(config.input[0].dims) == [-1, -1, 3] and config.input[0].format == schema.ModelInput.FORMAT_NHWC
