@@ -90,6 +90,7 @@ def test_entries_reach_the_recipe(tmp_path):
         (f"{LOTR}{STAGE}size = 0", r"stages\[0\]: size is a finite number at least 1, not 0"),
         (f"{LOTR}{STAGE}{STAGE}", "stages are told apart by their names, which are one, one"),
         (f"{LOTR}{STAGE}".replace('"one"', '"../one"'), r"name is that of the stage's folder, not '\.\./one'"),
+        *((f"{LOTR}{STAGE}".replace('"one"', f'"{name}"'), "the stage's folder") for name in ("", ".", "..")),
         (f'{LOTR}{STAGE}network = "pooled"', "the last stage, one, trains the pooled head .* add a stage"),
         (f'{LOTR}{STAGE}network = "heatmaps"', "the last stage, one, trains the heatmaps head"),
         (

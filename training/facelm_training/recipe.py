@@ -80,7 +80,7 @@ class Stage:
 
     def __post_init__(self) -> None:
         number("size", self.size, least=1)
-        if Path(self.name).name != self.name:
+        if self.name in ("", "..") or Path(self.name).name != self.name:
             raise InputError(f"name is that of the stage's folder, not {self.name!r}")
 
 
