@@ -20,7 +20,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from .registry import create, info
+from .registry import create, info, list_models
 
 
 def outline(name: str, **options: Any) -> nn.Module:
@@ -103,6 +103,13 @@ PAPERS = (
 )
 
 
+def rows() -> list[Printed]:
+    """Return the rows of the table: the papers' variants, then every other registered network."""
+    others = sorted(set(list_models()) - {printed.model for printed in PAPERS})
+    points = [getattr(info(name).config, "num_landmarks", None) for name in others]
+    return [*PAPERS, *(Printed(name, count, remark="of no paper") for name, count in zip(others, points, strict=True))]
+
+
 @functools.cache
 def counted(printed: Printed) -> tuple[float, float, float]:
     """Millions of parameters as the paper counts them, billions of multiply-adds, and those without attention."""
@@ -136,7 +143,7 @@ def _beside(ours: float, theirs: float | None) -> tuple[str, str, str]:
 def table() -> str:
     """The Markdown table of all variants against the papers."""
     heads = ("model", "input", "points", "parameters, M", "paper", "", "multiply-adds, G", "paper", "", "remark")
-    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads), *map(_row, PAPERS)]
+    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads), *map(_row, rows())]
     return "\n".join(lines) + "\n"
 
 
