@@ -64,7 +64,7 @@ def test_entry_points(wheel):
     for line in (
         "facelm = facelm_sdk.cli:main",
         "facelm-export = facelm_export.cli:main",
-        "export = facelm_export.cli:export_command",
+        "export = facelm_export.cli:app",
         "eval = facelm_training.eval_cli:eval_command",
         "train = facelm_training.cli:train_command",
         "release = facelm_training.release:release_command",

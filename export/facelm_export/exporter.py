@@ -119,7 +119,7 @@ def export(
     check(format, built.spec)
     samples = read_samples(calib, built.spec)
     progress("tracing the graph")
-    proto = to_onnx(graph_module(built), built.spec, batch=batch, opset=opset)
+    proto = _traced(built, batch=batch, opset=opset)
     if precision == "int8":
         progress("calibrating")
         proto = quantize(proto, built.spec, samples.calibration, target)
@@ -153,6 +153,11 @@ def _check_size(spec: ModelSpec, size: int | None) -> None:
         raise InputError(
             f"{spec.name} takes crops of {spec.crop.size} pixels, not {size}: its weights are of that size"
         )
+
+
+def _traced(built: Built, *, batch: int | None, opset: int) -> ModelProto:
+    """The fused network as ONNX, in floating point."""
+    return to_onnx(graph_module(built), built.spec, batch=batch, opset=opset)
 
 
 def graph_module(built: Built) -> nn.Module:

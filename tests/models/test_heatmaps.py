@@ -6,7 +6,6 @@ import math
 
 import pytest
 import torch
-from facelm_models.losses import structured
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,6 +20,7 @@ from facelm_models.heatmaps import (
     to_fractions,
 )
 from facelm_models.registry import Decoder, decoder, list_decoders, register_decoder
+from facelm_training.losses import structured
 from tests.tolerances import GRADIENT, REWRITE
 
 SIZE = (12, 16)  # h, w: unequal, so that swapped axes show
