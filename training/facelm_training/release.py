@@ -38,6 +38,9 @@ Table = dict[str, dict[str, Any]]
 def release_command(
     weights: Annotated[Path, typer.Argument(help="a .safetensors file that `facelm train` wrote")],
     data: Annotated[Path, typer.Option(help="the folder of the data sets that the scores are on")],
+    calib: Annotated[
+        Path | None, typer.Option(help="pictures to calibrate int8 on; default: the package's portraits")
+    ] = None,
     repository: Annotated[Path, typer.Option(help="the repository's root")] = Path(),
 ) -> None:
     """Score the weights on the test sets, write their model card, and embed them: safetensors, ONNX and manifest."""
@@ -58,7 +61,8 @@ def release_command(
 
         def exported(precision: Precision, weights: Path) -> Path:
             target = Path(scratch) / files[precision]
-            return export(name, precision=precision, weights=weights, latency=False, out=target).path
+            samples = calib if precision == "int8" else None
+            return export(name, precision=precision, weights=weights, calib=samples, latency=False, out=target).path
 
         drafts = {precision: exported(precision, weights) for precision in files}
         if task == "detection":
