@@ -7,7 +7,7 @@ import pytest
 
 from facelm_sdk import Aligner
 
-from .measure.interleaved import Side
+from .measure.interleaved import Variant
 from .measure.machine import THREADS
 
 PICTURES = 16
@@ -15,7 +15,7 @@ PICTURES = 16
 
 @pytest.mark.parametrize("way", ["loop", "batch"])
 @pytest.mark.parametrize("source", ["array", "jpeg", "jpeg12mp"])
-def test_batch(turns, picture, source, way):
+def test_batch(interleaved, picture, source, way):
     """16 pictures of one face: 640x480, decoded or a JPEG's bytes, and a JPEG of 12 megapixels."""
     large = cv2.resize(picture, (4000, 3000), interpolation=cv2.INTER_CUBIC) if source == "jpeg12mp" else picture
     one = picture if source == "array" else cv2.imencode(".jpg", large)[1].tobytes()
@@ -28,6 +28,6 @@ def test_batch(turns, picture, source, way):
             "loop": lambda: [whole(image) for image in images],
             "batch": lambda: whole.batch(images, workers=THREADS),
         }
-        return Side(runs[way], info={"pictures": PICTURES, "workers": THREADS if way == "batch" else 1})
+        return Variant(runs[way], info={"pictures": PICTURES, "workers": THREADS if way == "batch" else 1})
 
-    turns(("way",), make)
+    interleaved(("way",), make)
