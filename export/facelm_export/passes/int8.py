@@ -62,7 +62,12 @@ def quantize(proto: ModelProto, spec: ModelSpec, calibration: Sequence[NDArray[n
             activation_type=QuantType.QInt8 if symmetric else QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.MinMax,
-            extra_options={"ActivationSymmetric": symmetric, "WeightSymmetric": True, "QuantizeBias": not symmetric},
+            extra_options={
+                "ActivationSymmetric": symmetric,
+                "WeightSymmetric": True,
+                "QuantizeBias": not symmetric,
+                "CalibMovingAverage": True,  # the widest range of any sample wastes steps: twice the error
+            },
         )
         quantized = onnx.load(result)
     del quantized.metadata_props[:]
