@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import nn
 
-from facelm_models import create, default_weights, info, restore
+from facelm_models import create, info, restore
 from facelm_models.heatmaps import decode
+from facelm_models.protocol import MeanShapeNetwork
 from facelm_models.weights import WeightsError, load_backbone
 from facelm_sdk import markup as markups
 from facelm_sdk.errors import InputError
@@ -27,8 +28,6 @@ from .fast import speed_up
 from .loop import train
 from .objectives import OBJECTIVES, Batch
 from .recipe import HEADS, LandmarkRecipe, Stage, crop_recipe, described
-
-MEAN_BUFFERS = ("mean_shape", "mean_face")
 
 
 def to_input(crops: NDArray[np.uint8], name: str) -> torch.Tensor:
@@ -267,7 +266,7 @@ def _resampled(table: torch.Tensor, shape: torch.Size) -> torch.Tensor:
 def _started(model: nn.Module, recipe: LandmarkRecipe) -> nn.Module:
     """The trained network of ``recipe.start`` at the size of ``model``. Raises InputError where it does not fit."""
     try:
-        trained = restore(default_weights(recipe.start) or recipe.start)
+        trained = restore(recipe.start)
     except WeightsError as error:
         raise InputError(f"training cannot start from {recipe.start}: {error}") from error
     wanted: Any = model.config
@@ -305,9 +304,8 @@ def train_landmarks(
     elif recipe.backbone:
         _load_backbone(model, recipe)
     shape = mean_shape(crop_recipe(recipe, 256), faces, info(recipe.model).offset)
-    for name, buffer in model.named_buffers():
-        if name in MEAN_BUFFERS:
-            buffer.copy_(shape)
+    if isinstance(model, MeanShapeNetwork):
+        model.mean_shape.copy_(shape)
     for stage in recipe.stages:
         if stage.size != model.config.size:
             model = resized(model, recipe.model, stage.size)

@@ -5,9 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from rich.progress import track
@@ -18,11 +17,6 @@ from facelm_sdk.boxes import iou
 from .data import detection_frames
 
 SURE = 0.8
-Item = TypeVar("Item")
-
-
-def _progress(items: Iterable[Item], what: str, total: int) -> Iterable[Item]:
-    return track(items, description=what, total=total)
 
 
 def detection_scores(detector: Detector, data: Path) -> dict[str, Any]:
@@ -33,7 +27,7 @@ def detection_scores(detector: Detector, data: Path) -> dict[str, Any]:
     frames = detection_frames(data, "val")
     kinds: dict[str, list[int]] = {}
     clean = empty = 0
-    for frame in _progress(frames, "detecting", len(frames)):
+    for frame in track(frames, "detecting"):
         found = detector(frame.image())
         sure = frame.scores >= SURE
         overlap = iou(found.boxes[:, None], frame.boxes)
