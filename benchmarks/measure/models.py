@@ -14,18 +14,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import pytest
 import torch
-from torch import nn
 
 import facelm_export
 import facelm_models
 from facelm_export import export
 from facelm_export.build import build, fuse
 from facelm_export.passes.int8 import quantize
-from facelm_export.pipeline import export_pipeline
+from facelm_export.pipeline import TorchSession, export_pipeline
 from facelm_export.report.samples import portrait_crops
 from facelm_models import default_weights, heatmaps, info, list_models
 from facelm_models.complexity import multiply_adds, outline
@@ -54,20 +52,6 @@ def chosen(task: str = "landmarks") -> list[str]:
         return there
     default = ONE_OF_EACH if task == "landmarks" else (zoo.DETECTOR,)
     return [name for name in asked.split(",") if name in there] or list(default)
-
-
-class TorchSession:
-    """A fused PyTorch module as a Session, so that all sides run through the same Detector, Landmarker and Aligner."""
-
-    def __init__(self, module: nn.Module, spec: ModelSpec, device: str = "cpu") -> None:
-        self.module, self.spec, self.device = module.eval().to(device), spec, device
-        self.providers = (f"PyTorch eager, {device}",)
-
-    @torch.inference_mode()
-    def run(self, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-        """Copying the result to the CPU waits for the device."""
-        outputs = self.module(*(torch.from_numpy(value).to(self.device) for value in feeds.values()))
-        return [part.cpu().numpy() for part in (outputs if isinstance(outputs, tuple) else (outputs,))]
 
 
 def make_ahead(folder: Path, forms: Mapping[str, Collection[tuple[str, str]]]) -> None:

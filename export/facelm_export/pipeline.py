@@ -221,17 +221,17 @@ def _nodes(graph: Any) -> int:
 
 
 class TorchSession:
-    """A fused module in the place of its file."""
+    """A fused module in the place of its file, on a device."""
 
-    providers = ("PyTorch eager",)
-
-    def __init__(self, module: nn.Module, spec: ModelSpec) -> None:
-        self.module, self.spec = module, spec
+    def __init__(self, module: nn.Module, spec: ModelSpec, device: str = "cpu") -> None:
+        self.module, self.spec, self.device = module.eval().to(device), spec, device
+        self.providers = (f"PyTorch eager, {device}",)
 
     @torch.inference_mode()
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
-        outputs = self.module(*map(torch.from_numpy, feeds.values()))
-        return [part.numpy() for part in (outputs if isinstance(outputs, tuple) else (outputs,))]
+        """Return the outputs; copying them to the CPU waits for the device."""
+        outputs = self.module(*(torch.from_numpy(value).to(self.device) for value in feeds.values()))
+        return [part.cpu().numpy() for part in (outputs if isinstance(outputs, tuple) else (outputs,))]
 
 
 def pictures() -> list[ImageArray]:
