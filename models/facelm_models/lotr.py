@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from .backbones.hrnet import ConvBN, HRNetW18, bottleneck
@@ -37,7 +38,9 @@ class LOTRConfig:
 
     ``size``: side of the crop in pixels, a multiple of 32. ``upsampling``: channels that enter each deconvolution; each
     doubles the resolution. ``axial``: positions are learned per row and column, not per cell. ``dim``: D of the paper.
-    ``layers``: of encoder and of decoder each.
+    ``layers``: of encoder and of decoder each. ``lateral``: the tokens are cells of the backbone's map of stride 16,
+    added to the map of stride 32 at twice its resolution (not in the paper; Lin et al. 2017, "Feature Pyramid
+    Networks", section 3); MobileNetV2 only, without upsampling.
     """
 
     num_landmarks: int = 68
@@ -51,6 +54,7 @@ class LOTRConfig:
     feedforward: int = 128
     head: int = 512
     dropout: float = 0.1
+    lateral: bool = False
 
 
 class HRNetW18C(nn.Module):
@@ -113,11 +117,18 @@ class LOTR(nn.Module):
             raise ValueError(f"LOTR takes crops whose side is a multiple of {STRIDE}, not {config.size}")
         self.config = config
         self.backbone = build_backbone(config.backbone)
-        self.side = config.size // STRIDE * 2 ** len(config.upsampling)
+        if config.lateral and (config.backbone != "mobilenet_v2" or config.upsampling):
+            raise ValueError("LOTR has a lateral connection with mobilenet_v2 and without upsampling only")
+        self.side = config.size // STRIDE * 2 ** (len(config.upsampling) + config.lateral)
         widths = (*config.upsampling, config.dim)
         channels = self.backbone.channels
         self.reduce = nn.Conv2d(channels if isinstance(channels, int) else channels[-1], widths[0], 1)  # eq. 8
         self.upsample = nn.Sequential(*itertools.starmap(deconvolution, itertools.pairwise(widths)))
+        self.lateral = (
+            nn.Conv2d(self.backbone.lateral_channels, config.dim, 1)
+            if config.lateral and isinstance(self.backbone, MobileNetV2)
+            else None
+        )
         self.position: nn.Parameter | AxialPositions = (
             AxialPositions(self.side, config.dim)
             if config.axial
@@ -144,9 +155,7 @@ class LOTR(nn.Module):
         self,
         crops: torch.Tensor,  # (n, 3, S, S)
     ) -> torch.Tensor:  # (n, L, 2)
-        maps = self.backbone(crops)
-        deepest = maps if isinstance(maps, torch.Tensor) else maps[-1]
-        memory = self.upsample(self.reduce(deepest)).flatten(2).transpose(1, 2)  # (n, tokens, D)
+        memory = self.tokens(crops).flatten(2).transpose(1, 2)  # (n, tokens, D)
         position = self.position() if isinstance(self.position, AxialPositions) else self.position
         for layer in self.encoder:
             memory = layer(memory, position)
@@ -155,6 +164,19 @@ class LOTR(nn.Module):
             y = layer(y, self.queries, memory, position)
         offsets: torch.Tensor = self.head(self.dropout(y))
         return self.mean_shape + offsets
+
+    def tokens(
+        self,
+        crops: torch.Tensor,  # (n, 3, S, S)
+    ) -> torch.Tensor:  # (n, D, side, side)
+        """What the transformer looks at, as a map."""
+        if self.lateral is not None and isinstance(self.backbone, MobileNetV2):
+            finer, deepest = self.backbone.two_maps(crops)
+            return F.interpolate(self.reduce(deepest), scale_factor=2.0, mode="nearest") + self.lateral(finer)
+        maps = self.backbone(crops)
+        deepest = maps if isinstance(maps, torch.Tensor) else maps[-1]
+        out: torch.Tensor = self.upsample(self.reduce(deepest))
+        return out
 
     def intermediate(
         self,

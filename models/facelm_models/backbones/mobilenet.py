@@ -37,12 +37,16 @@ class InvertedResidual(nn.Module):
 # (expansion, channels, repeats, stride of the first), table 2 of the MobileNetV2 paper
 STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 
+LAST_OF_STRIDE_16 = 1 + sum(repeats for _, _, repeats, _ in STAGES[:5])  # layers up to there, the first one counted
+
 
 class MobileNetV2(nn.Module):
     """Feature extractor of width 1.0, stride 32, 1280 channels; no classifier."""
 
     channels = 1280
     stride = 32
+    lateral_channels = 96
+    """Of the map of stride 16."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -61,6 +65,14 @@ class MobileNetV2(nn.Module):
     ) -> torch.Tensor:  # (n, 1280, S/32, S/32)
         out: torch.Tensor = self.layers(x)
         return out
+
+    def two_maps(
+        self,
+        x: torch.Tensor,  # (n, 3, S, S)
+    ) -> tuple[torch.Tensor, torch.Tensor]:  # (n, 96, S/16, S/16), (n, 1280, S/32, S/32)
+        """The last map of stride 16 beside that of ``forward``."""
+        finer = self.layers[:LAST_OF_STRIDE_16](x)
+        return finer, self.layers[LAST_OF_STRIDE_16:](finer)
 
 
 def conv_bn(inputs: int, outputs: int, stride: int, leaky: float) -> nn.Sequential:
