@@ -202,7 +202,11 @@ def _register(name: str, config: LOTRConfig, where: str = "table I") -> None:
 
 
 _register("lotr_m", LOTRConfig())
-_register("lotr_m_128", LOTRConfig(size=128), "table I, for crops of 128 pixels")
+_register(
+    "lotr_m_128",
+    LOTRConfig(size=128, dropout=0.0, lateral=True),
+    "table I, for crops of 128 pixels and with a lateral connection",
+)
 _register("lotr_m_plus", LOTRConfig(upsampling=(256, 128), axial=True))
 _register("lotr_r_plus", LOTRConfig(backbone="resnet50", upsampling=(256, 128), axial=True))
 _register(

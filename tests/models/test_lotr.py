@@ -29,6 +29,7 @@ def test_sizes_are_the_papers(name, millions, megabytes):
     ("name", "trained", "statistics"),
     [
         ("lotr_m", 2_779_330, 34_112),
+        ("lotr_m_128", 2_787_330, 34_112),
         ("lotr_m_plus", 3_680_258, 34_496),
         ("lotr_r_plus", 25_161_026, 53_504),
         ("lotr_hr_plus", 20_899_670, 51_600),
@@ -72,7 +73,7 @@ def test_hrnet_is_the_size_of_its_imagenet_network():
 
 @pytest.mark.parametrize(
     ("name", "size", "side"),
-    [("lotr_m", 192, 6), ("lotr_m_128", 128, 4), ("lotr_m_plus", 192, 24), ("lotr_hr_plus", 256, 32)],
+    [("lotr_m", 192, 6), ("lotr_m_128", 128, 8), ("lotr_m_plus", 192, 24), ("lotr_hr_plus", 256, 32)],
 )
 def test_inputs_and_tokens(name, size, side):
     """Section IV-C: 6 x 6 cells, and 24 x 24 after two deconvolutions."""
@@ -152,3 +153,26 @@ def test_exports_with_any_batch():
     graph = torch.export.export(model, (torch.randn(2, 3, 32, 32),), dynamic_shapes=(batch,)).module()
     crops = torch.randn(3, 3, 32, 32)
     torch.testing.assert_close(graph(crops), model(crops), **REWRITE)
+
+
+def test_a_lateral_connection_of_zeros_changes_nothing():
+    """Cells of the coarse map that are told apart by nothing share the attention that one of them had."""
+    plain = create("lotr_m", size=64).eval()
+    finer = create("lotr_m", size=64, lateral=True).eval()
+    state = plain.state_dict()
+    state["position"] = (
+        state["position"].unflatten(1, (2, 2)).repeat_interleave(2, 1).repeat_interleave(2, 2).flatten(1, 2)
+    )
+    state["lateral.weight"] = torch.zeros_like(finer.lateral.weight)
+    state["lateral.bias"] = torch.zeros_like(finer.lateral.bias)
+    finer.load_state_dict(state)
+    crops = torch.randn(2, 3, 64, 64)
+    torch.testing.assert_close(finer(crops), plain(crops), **REWRITE)
+    finer.lateral.weight.data.normal_()
+    assert (finer(crops) - plain(crops)).abs().max() > 0.001
+
+
+@pytest.mark.parametrize("options", [{"backbone": "resnet50"}, {"upsampling": (64,)}])
+def test_lateral_connections_are_refused_where_there_is_no_map_for_them(options):
+    with pytest.raises(ValueError, match="lateral connection with mobilenet_v2"):
+        create("lotr_m", size=64, lateral=True, **options)

@@ -229,7 +229,7 @@ def _depth(vertices: Floats, triangles: NDArray[np.int64], size: tuple[int, int]
     return np.asarray(cv2.GaussianBlur(result, (0, 0), max(1.0, 0.01 * float(np.ptp(vertices[:, 0])))))
 
 
-def make(head: Head, samples: Iterable[datasets.Sample], out: Path, *, views: int = 2, seed: int = 0) -> int:
+def make(head: Head, samples: Iterable[datasets.Sample], out: Path, *, views: int = 1, seed: int = 0) -> int:
     """Write ``views`` turned pictures a face and their labels to a folder; returns how many.
 
     A face is turned further the way it looks, to a yaw of 25 to 60 degrees, and its pitch by up to 12.
@@ -261,7 +261,7 @@ def make(head: Head, samples: Iterable[datasets.Sample], out: Path, *, views: in
 def main(
     data: Annotated[Path, typer.Option(help="the folder with ict_face_model.npz and 300w/")],
     out: Annotated[Path, typer.Option(help="where the pictures and their labels go")],
-    views: Annotated[int, typer.Option(help="turned pictures a face")] = 2,
+    views: Annotated[int, typer.Option(help="turned pictures a face")] = 1,
     limit: Annotated[int | None, typer.Option(help="the first faces only, for a trial")] = None,
 ) -> None:
     """Turn the training faces of 300-W to large poses."""

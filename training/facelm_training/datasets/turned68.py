@@ -28,7 +28,7 @@ INFO = Info(
     name="turned68",
     markup="ibug68",
     layout=f"{LABELS} beside its pictures, as python -m facelm_training.turned writes them",
-    splits={"train": Split({"full": 3350}, (Metric("inter_ocular", 0.1),))},
+    splits={"train": Split({"full": 1535}, (Metric("inter_ocular", 0.1),))},
     read=read,
     default="train",
 )
