@@ -172,10 +172,11 @@ class LOTR(nn.Module):
         """What the transformer looks at, as a map."""
         if self.lateral is not None and isinstance(self.backbone, MobileNetV2):
             finer, deepest = self.backbone.two_maps(crops)
-            return F.interpolate(self.reduce(deepest), scale_factor=2.0, mode="nearest") + self.lateral(finer)
+            out: torch.Tensor = F.interpolate(self.reduce(deepest), scale_factor=2.0, mode="nearest")
+            return out + self.lateral(finer)
         maps = self.backbone(crops)
         deepest = maps if isinstance(maps, torch.Tensor) else maps[-1]
-        out: torch.Tensor = self.upsample(self.reduce(deepest))
+        out = self.upsample(self.reduce(deepest))
         return out
 
     def intermediate(
