@@ -168,7 +168,7 @@ def _to_uint8(array: NDArray[Any]) -> ImageArray:
         values = np.minimum(array, 65535 - 128)
         values += 128
         values //= 257
-        return values.astype(np.uint8)
+        return np.asarray(values, np.uint8)
     if not np.issubdtype(array.dtype, np.floating):
         raise ImageError(f"a picture cannot have dtype {array.dtype}; {_ACCEPTED}")
     low, high = float(array.min()), float(array.max())

@@ -43,8 +43,7 @@ def _boxes_end(file: BinaryIO, size: int) -> int:
 def _segment_end(file: BinaryIO) -> int:
     """Where the segment of a Matroska file ends; 0 where it does not say."""
     file.seek(len(_EBML))
-    length = _number(file) or 0
-    file.seek(length, 1)
+    file.seek(_number(file) or 0, 1)
     if file.read(len(_SEGMENT)) != _SEGMENT:
         return 0
     length = _number(file)
