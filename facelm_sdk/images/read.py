@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from .._optional import load_cv2
 from ..errors import ImageError, InputError
+from ..files import read_bytes
 from ..types import ImageArray
 from . import jpeg
 
@@ -47,7 +48,7 @@ def load_file(source: Any, color: Literal["bgr", "rgb"] = "bgr") -> tuple[bytes,
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
         try:
-            return path.read_bytes(), str(path)
+            return read_bytes(path), str(path)
         except (OSError, ValueError) as error:
             raise ImageError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
     if isinstance(source, (bytes, bytearray, memoryview)):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -10,7 +9,7 @@ from typing import Any
 
 from .._optional import load_cv2
 from ..errors import OutputError
-from ..files import check_place
+from ..files import check_place, draft_beside, is_stream, place, resolve_target
 from ..types import ImageArray
 
 CODECS = {".mp4": "mp4v", ".mov": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
@@ -27,8 +26,11 @@ class VideoWriter:
         if path.suffix.lower() not in CODECS:
             raise OutputError(f"{path} is not a video this can write; accepted are {', '.join(CODECS)}")
         check_place(path)
+        if is_stream(path):
+            raise OutputError(f"{path} is a device or a pipe; a video is written into a file")
+        self._target = resolve_target(path)
         self._path, self._fps, self._keep_interrupted = path, fps, keep_interrupted
-        self._draft = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+        self._draft = draft_beside(self._target).with_suffix(f".tmp{path.suffix}")
         self._writer: Any = None
 
     def __enter__(self) -> VideoWriter:
@@ -38,7 +40,7 @@ class VideoWriter:
         """Add a frame (H, W, 3) uint8 BGR, of the size of the first."""
         if self._writer is None:
             cv2 = load_cv2()
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._target.parent.mkdir(parents=True, exist_ok=True)
             codec = cv2.VideoWriter.fourcc(*CODECS[self._path.suffix.lower()])
             self._writer = cv2.VideoWriter(str(self._draft), codec, self._fps, frame.shape[1::-1])
             if not self._writer.isOpened():
@@ -53,7 +55,7 @@ class VideoWriter:
         whole = error is None or (self._keep_interrupted and isinstance(error, KeyboardInterrupt))
         try:
             if whole and self._writer is not None:
-                self._draft.replace(self._path)
+                place(self._draft, self._target)
         except OSError as problem:
             raise OutputError(f"{self._path} cannot be written: {problem.strerror or problem}") from problem
         finally:
