@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from .._checks import is_whole
 from .._optional import load_cv2
 from ..errors import ImageError, InputError
+from ..files import read_bytes
 from ..types import ImageArray
 from . import header, jpeg
 
@@ -63,7 +64,7 @@ def load_file(
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
         try:
-            data, what = path.read_bytes(), str(path)
+            data, what = read_bytes(path), str(path)
         except (OSError, ValueError) as error:
             raise ImageError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
     elif isinstance(source, (bytes, bytearray, memoryview)):

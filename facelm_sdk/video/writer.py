@@ -27,12 +27,12 @@ class VideoWriter:
     def __init__(self, path: Path, fps: float, *, keep_interrupted: bool = False) -> None:
         if path.suffix.lower() not in CODECS:
             raise OutputError(f"{path} is not a video this can write; accepted are {', '.join(CODECS)}")
-        if is_stream(path):
-            raise OutputError(f"{path} is a device or a pipe, into which no video can be written")
         check_place(path)
+        if is_stream(path):
+            raise OutputError(f"{path} is a device or a pipe; a video is written into a file")
         self._path, self._fps, self._keep_interrupted = path, fps, keep_interrupted
         self._target = resolve_target(path)
-        self._draft = draft_beside(self._target).with_suffix(path.suffix)
+        self._draft = draft_beside(self._target).with_suffix(f".tmp{path.suffix}")
         self._writer: Any = None
         self._size = (0, 0)
         self._count = 0
