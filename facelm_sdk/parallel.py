@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -29,7 +29,7 @@ def checked_workers(workers: Any) -> int:
     return int(workers)
 
 
-def map_in_order(work: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
+def map_in_order(work: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Generator[Result, None, None]:
     """Yield what ``work`` makes of each item, in their order, ``workers`` of them at a time in threads.
 
     What is raised, by ``work`` or by ``items``, is raised where it stands in the order, once the work that runs has

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
 
-from ..errors import FacelmError
-from . import align, bench, doctor, inspect, models, track
-from .options import stderr
+from . import align, bench, doctor, inspect, models, process, track
 from .plugins import add_plugins
 
 app = typer.Typer(
@@ -28,13 +25,9 @@ app.command()(doctor.doctor)
 
 
 def main() -> None:
-    """The entry point: an error of this project's is one red line and exit code 2."""
+    """The entry point."""
     add_plugins(app)
-    try:
-        app()
-    except FacelmError as error:
-        stderr.print(f"error: {error}", style="red", markup=False)
-        sys.exit(2)
+    process.run(app)
 
 
 def _version(value: bool) -> None:

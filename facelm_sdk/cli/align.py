@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -12,17 +13,18 @@ import typer
 from rich.progress import Progress
 
 from .. import zoo
+from .._optional import load_cv2
 from ..aligner import Aligner
 from ..errors import FacelmError, InputError
-from ..files import write_bytes
+from ..files import Identity, LinesFile, check_outputs, check_place, identities, identity, write_bytes
 from ..images.draw import draw as draw_faces
-from ..images.folder import Item, beside_inputs, expand, write_image
+from ..images.folder import Item, beside_reserved, expand, places, write_image
 from ..images.picture import Picture
 from ..parallel import checked_workers, map_in_order
 from ..profile import READ, call, stage
 from ..runtimes.open import Variant
-from ..types import Face
-from .options import DetSizeText, VariantText, det_size_of, stderr
+from ..types import MAX_CROP, Face
+from .options import DetSizeText, VariantText, det_size_of, printable, stderr
 
 
 def align(
@@ -55,6 +57,9 @@ def align(
     crops: Annotated[
         int | None, typer.Option(metavar="SIZE", help="ArcFace crops: DIR/crops/<name>_<i>.png; 112 is usual.")
     ] = None,
+    max_pixels: Annotated[
+        int | None, typer.Option(help="Refuse pictures of more. (default: FACELM_MAX_PIXELS, or 178956970)")
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Fail where --device cannot be used.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No line a face, no progress bar.")] = False,
     profile: Annotated[bool, typer.Option("--profile", help="Where the time went, on stderr at the end.")] = False,
@@ -62,12 +67,22 @@ def align(
     """Find faces and their landmarks in pictures."""
     if output is None and (draw or crops is not None):
         raise InputError("--draw and --crops need a folder: add -o DIR")
-    if crops is not None and crops < 1:
-        raise InputError(f"--crops is a size of at least 1 pixel, not {crops}")
+    if crops is not None and not 1 <= crops <= MAX_CROP:
+        raise InputError(f"--crops is a size of 1 to {MAX_CROP} pixels, not {crops}")
     side_by_side = checked_workers(workers)
-    items = expand(sources, output)
+    items, results = expand(sources, output)
+    if results and not quiet:
+        stderr.print(printable(f"{len(results)} pictures left out: an earlier run made them in {output}"), markup=False)
     if not items:
-        raise InputError(f"no pictures in {', '.join(sources)}")
+        raise InputError(f"no pictures in {', '.join(sources)}{' but results of an earlier run' if results else ''}")
+    lines_path = None if json_lines is None or json_lines == "-" else Path(json_lines)
+    reserved = _reserved(items, [Path(model), Path(detector)], lines_path)
+    records: dict[Item, Path] = {}
+    drawn: dict[Item, Path] = {}
+    if output is not None:
+        check_place(output / items[0].stem)
+        records = places(items, output, ".json", reserved) if json_lines is None else {}
+        drawn = places(items, output, ".jpg", reserved) if draw else {}
     aligner = Aligner(
         model,
         detector,
@@ -80,51 +95,63 @@ def align(
         threads=threads,
         max_faces=max_faces,
         profile=profile,
+        max_pixels=max_pixels,
     )
-    inputs = {item.path.resolve() for item in items}
-    lines: list[str] = []
     failed = 0
 
     def work(item: Item) -> _Done | Exception:
         try:
             with call(aligner.profile):
                 with stage(READ):
-                    picture = Picture(item.path)
+                    picture = Picture(item.path, max_pixels=max_pixels)
                     if draw or crops is not None:
                         picture.view()  # in full
                 faces = aligner(picture)
             record = _record(item, picture, faces, aligner)
             if output is not None:
-                if json_lines is None:
-                    write_bytes(output / f"{item.stem}.json", _json(record, indent=1))
-                _write_pictures(output, item, picture, faces, inputs, draw=draw, crops=crops)
-        except (FacelmError, OSError) as error:
+                if item in records:
+                    write_bytes(records[item], _json(record, indent=1))
+                if item in drawn:
+                    write_image(drawn[item], draw_faces(picture.view().image, faces))
+                for index, face in enumerate(faces if crops is not None else ()):
+                    target = beside_reserved(output / "crops" / f"{item.stem}_{index}.png", reserved)
+                    write_image(target, face.crop(picture.view().image, crops or 0))
+        except (FacelmError, OSError, MemoryError, load_cv2().error) as error:
             return error
         return _Done(record, faces)
 
     # A bar on the terminal must not take the lines that go to a pipe.
     bar = Progress(console=stderr, transient=True, disable=quiet or len(items) < 2, redirect_stdout=sys.stdout.isatty())
-    with bar:
-        results = map_in_order(work, items, min(side_by_side, len(items)))
-        for item, done in zip(items, bar.track(results, total=len(items), description="aligning"), strict=True):
+    with ExitStack() as stack:
+        lines = None if lines_path is None else stack.enter_context(LinesFile(lines_path))
+        stack.enter_context(bar)
+        done_items = stack.enter_context(closing(map_in_order(work, items, min(side_by_side, len(items)))))
+        for item, done in zip(items, bar.track(done_items, total=len(items), description="aligning"), strict=True):
             if isinstance(done, Exception):
                 failed += 1
-                stderr.print(f"{item.path}: {done}", style="red", markup=False)
+                stderr.print(printable(f"{item.path}: {_told(done)}"), style="red", markup=False)
                 continue
             if json_lines == "-":
                 typer.echo(_json(done.record), nl=False)
                 continue
-            if json_lines is not None:
-                lines.append(_json(done.record).decode())
+            if lines is not None:
+                lines.write(_json(done.record))
             if not quiet:
                 _print_faces(item, done.faces)
-    if json_lines is not None and json_lines != "-":
-        write_bytes(Path(json_lines), "".join(lines).encode())
     if aligner.profile is not None:
         stderr.print(str(aligner.profile), markup=False)
     if failed:
         stderr.print(f"{failed} of {len(items)} pictures failed", style="red")
         raise typer.Exit(1)
+
+
+def _reserved(items: list[Item], models: list[Path], lines: Path | None) -> set[Identity]:
+    """The files that no result may be written over: what the run reads, and its file of lines."""
+    inputs = [*(item.path for item in items), *models]
+    if lines is None:
+        return identities(inputs)
+    check_outputs({"--json-lines": lines}, inputs)
+    return identities(inputs) | {identity(lines)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +168,7 @@ def _json(record: dict[str, Any], indent: int | None = None) -> bytes:
 
 def _record(item: Item, picture: Picture, faces: list[Face], aligner: Aligner) -> dict[str, Any]:
     return {
-        "source": str(item.path),
+        "source": printable(str(item.path)),
         "width": picture.width,
         "height": picture.height,
         "model": (aligner.pipeline or aligner.landmarker).spec.name,
@@ -150,30 +177,19 @@ def _record(item: Item, picture: Picture, faces: list[Face], aligner: Aligner) -
     }
 
 
-def _write_pictures(
-    output: Path,
-    item: Item,
-    picture: Picture,
-    faces: list[Face],
-    inputs: set[Path],
-    *,
-    draw: bool,
-    crops: int | None,
-) -> None:
-    if draw:
-        write_image(beside_inputs(output / f"{item.stem}.jpg", inputs), draw_faces(picture.view().image, faces))
-    if crops is not None:
-        for index, face in enumerate(faces):
-            target = beside_inputs(output / "crops" / f"{item.stem}_{index}.png", inputs)
-            write_image(target, face.crop(picture.view().image, crops))
+def _told(error: Exception) -> str:
+    if isinstance(error, MemoryError):
+        return f"too large for the memory there is{f': {error}' if str(error) else ''}"
+    return f"OpenCV: {error.err}" if isinstance(error, load_cv2().error) else str(error)
 
 
 def _print_faces(item: Item, faces: list[Face]) -> None:
+    name = printable(str(item.path))
     if not faces:
-        typer.echo(f"{item.path}: no face")
+        typer.echo(f"{name}: no face")
     for index, face in enumerate(faces, start=1):
         box = " ".join(f"{value:.0f}" for value in face.bbox)
         typer.echo(
-            f"{item.path}: face {index}/{len(faces)}  score {face.score or 0:.3f}  box {box}  "
+            f"{name}: face {index}/{len(faces)}  score {face.score or 0:.3f}  box {box}  "
             f"{len(face.landmarks)} points ({face.markup})"
         )

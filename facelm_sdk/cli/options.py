@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Any
 
 import typer
@@ -23,3 +24,9 @@ def det_size_of(text: str) -> Any:
     if not all(number.isdecimal() for number in numbers):
         return text
     return int(text) if len(numbers) == 1 else tuple(map(int, numbers))
+
+
+def printable(text: str) -> str:
+    """Return a text with a file's name in it as valid Unicode: bytes that are not UTF-8 become ``\\xff`` and the like."""
+    surrogates = "surrogatepass" if os.name == "nt" else "surrogateescape"
+    return text.encode("utf-8", surrogates).decode("utf-8", "backslashreplace")

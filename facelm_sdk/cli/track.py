@@ -15,7 +15,7 @@ from rich.progress import Progress
 
 from .. import zoo
 from ..errors import ImageError, InputError
-from ..files import check_place, write_bytes
+from ..files import LinesFile, check_outputs
 from ..images.draw import draw
 from ..types import Face, ImageArray
 from ..video.one_euro import Smoothing
@@ -45,14 +45,19 @@ def track(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no last line.")] = False,
     profile: Annotated[bool, typer.Option("--profile", help="Where the time went, on stderr at the end.")] = False,
 ) -> None:
-    """Follow the faces of a video, or of a camera until Ctrl-C."""
+    """Follow the faces of a video, or of a camera until Ctrl-C.
+
+    Of a video file that is cut off, what can be read is followed, with a warning and exit code 1.
+    """
     if output is None and json_lines is None:
         raise InputError("nothing to do: add -o FILE for a video, or --json-lines FILE")
+    lines_path = None if json_lines is None or json_lines == "-" else Path(json_lines)
+    outputs = {"-o": output, "--json-lines": lines_path}
+    check_outputs(
+        {option: path for option, path in outputs.items() if path is not None},
+        [Path(source), Path(model), Path(detector)],
+    )
     video = VideoReader(source)
-    if output is not None and not video.is_camera and output.resolve() == Path(source).resolve():
-        raise InputError(f"{output} is the video itself; give -o another name")
-    if json_lines is not None and json_lines != "-":
-        check_place(Path(json_lines))
     smoothing: bool | Smoothing = Smoothing(fps=video.fps) if smooth else False
     options: dict[str, Any] = {
         "landmarks": model,
@@ -65,11 +70,11 @@ def track(
     tracker = Tracker(
         max_faces=max_faces, redetect_every=redetect_every, smoothing=smoothing, profile=profile, **options
     )
-    lines: list[str] = []
     numbers: set[int | None] = set()
     spent, count = 0.0, 0
     try:
         with ExitStack() as stack:
+            lines = None if lines_path is None else stack.enter_context(LinesFile(lines_path))
             writer = output and stack.enter_context(VideoWriter(output, video.fps, keep_interrupted=video.is_camera))
             for index, frame in enumerate(_shown(stack, video, quiet=quiet)):
                 started = time.perf_counter()
@@ -80,19 +85,19 @@ def track(
                     writer.write(draw(frame, faces))
                 if json_lines == "-":
                     typer.echo(_line(index, video.fps, faces))
-                elif json_lines is not None:
-                    lines.append(f"{_line(index, video.fps, faces)}\n")
+                elif lines is not None:
+                    lines.write(f"{_line(index, video.fps, faces)}\n".encode())
+            if not count:
+                raise ImageError(f"{source} has no frame that OpenCV can read")
     except KeyboardInterrupt:
-        if not video.is_camera:
+        if not video.is_camera or not count:
             raise
-    if not count:
-        raise ImageError(f"{source} has no frame that OpenCV can read")
-    if json_lines is not None and json_lines != "-":
-        write_bytes(Path(json_lines), "".join(lines).encode())
     if not quiet:
         stderr.print(f"{count} frames, {len(numbers)} faces, {spent / count * 1e3:.1f} ms a frame")
     if tracker.aligner.profile is not None:
         stderr.print(str(tracker.aligner.profile), markup=False)
+    if video.ended_early:  # what was read of it is written, and the log tells the frames
+        raise typer.Exit(1)
 
 
 def _shown(stack: ExitStack, video: VideoReader, *, quiet: bool) -> Iterator[ImageArray]:

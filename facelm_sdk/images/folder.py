@@ -1,19 +1,26 @@
-"""A run over many pictures: which files, where each result goes, and writing it so that no half file is left."""
+"""A run over many pictures: which files, and where each result goes, over no picture and no other's result."""
 
 from __future__ import annotations
 
 import glob
+import os
+import stat
+import zlib
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .._optional import load_cv2
-from ..errors import ImageError
-from ..files import write_bytes
+from ..errors import ImageError, InputError
+from ..files import Identity, identity, write_bytes
 from ..types import ImageArray
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+
+_MARK = b"made by facelm align"
+"""The comment in pictures of results, within their first 128 bytes."""
+_PNG = b"\x89PNG\r\n\x1a\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,38 +31,71 @@ class Item:
     stem: str
 
 
-def expand(sources: Sequence[str], output: Path | None = None) -> list[Item]:
-    """The pictures of files, folders (recursive) and glob patterns, each once, in order.
+def expand(sources: Sequence[str], output: Path | None = None) -> tuple[list[Item], list[Path]]:
+    """Return the pictures of files, folders (recursive) and glob patterns, each once, in order; and those left out.
 
-    A file that does not exist stays in the list, to be reported when it is read. Pictures in ``output`` are results of
-    an earlier run and are left out of folders around it.
+    Left out are pictures below ``output`` that an earlier run drew or cut (``write_image`` marks them). A file that
+    does not exist, a link that leads nowhere and a folder that cannot be listed stay, to be reported when they are read.
+    Raises InputError where a source is an empty text.
     """
+    results = None if output is None else os.path.realpath(output)
     stems: set[str] = set()
-    items: dict[Path, Item] = {}
+    items: dict[str, Item] = {}
+    left_out: dict[str, Path] = {}
     for source in sources:
-        for path, root in _paths(source, output):
-            key = path.resolve()
-            if key not in items:
+        if not source:
+            raise InputError("an empty name is no picture, folder or pattern; the working folder is .")
+        for path, root in _paths(source):
+            key = os.path.realpath(path)
+            if results is not None and key.startswith(os.path.join(results, "")) and _is_result(path):
+                left_out[key] = path
+            elif key not in items:
                 items[key] = Item(path, _unused(path.relative_to(root).with_suffix("").as_posix(), stems))
-    return list(items.values())
+    return list(items.values()), list(left_out.values())
 
 
-def _paths(source: str, output: Path | None) -> Iterator[tuple[Path, Path]]:
+def _paths(source: str) -> Iterator[tuple[Path, Path]]:
     """The pictures of one source, each with the folder its result's name is relative to."""
-    path = Path(source).expanduser()
-    if path.is_dir():
-        results = None if output is None or output.resolve() == path.resolve() else output.resolve()
-        for found in sorted(path.rglob("*")):
-            is_result = results is not None and results in found.resolve().parents
-            if found.suffix.lower() in SUFFIXES and found.is_file() and not is_result:
-                yield found, path
-    elif glob.has_magic(source) and not path.exists():
+    path = Path(os.path.expanduser(source))  # noqa: PTH111 (raises for a user that is none)
+    if os.path.isdir(path):  # noqa: PTH112 (raises where there is no permission)
+        for found in sorted(_below(path)):
+            yield found, path
+    elif glob.has_magic(source) and not os.path.lexists(path):
         matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]  # noqa: PTH207 (absolute patterns)
-        files = [match for match in matches if match.is_file()]
-        for match in files or [path]:
+        for match in [match for match in matches if _may_be_read(match)] or [path]:
             yield match, match.parent
     else:
         yield path, path.parent
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """The files named as pictures, and the folders that cannot be listed."""
+    errors: list[OSError] = []
+    for parent, _, names in os.walk(folder, onerror=errors.append):
+        for name in names:
+            path = Path(parent, name)
+            if path.suffix.lower() in SUFFIXES and _may_be_read(path):
+                yield path
+    for error in errors:
+        yield Path(error.filename)
+
+
+def _may_be_read(path: Path) -> bool:
+    """Whether it is a file, or something wrong that reading it tells of; a folder, a pipe and a device are not."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except OSError:
+        return True
+
+
+def _is_result(path: Path) -> bool:
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            return False
+        with path.open("rb") as file:
+            return _MARK in file.read(128)
+    except OSError:
+        return False
 
 
 def _unused(stem: str, stems: set[str]) -> str:
@@ -67,18 +107,45 @@ def _unused(stem: str, stems: set[str]) -> str:
     return candidate
 
 
-def beside_inputs(path: Path, inputs: Set[Path]) -> Path:
-    """``path``, or with ``_faces`` behind its name where it is one of the input pictures (resolved paths)."""
-    while path.resolve() in inputs:
+def places(items: Sequence[Item], folder: Path, suffix: str, reserved: Set[Identity]) -> dict[Item, Path]:
+    """Return where the result of each picture goes: STEM and suffix in ``folder``, no two at one place.
+
+    Where that is one of the ``reserved`` files, such as the pictures, the name has ``_faces`` behind its stem.
+    """
+    stems = {item.stem.casefold() for item in items}
+    found: dict[Item, Path] = {}
+    for item in items:
+        stem = item.stem
+        while identity(folder / f"{stem}{suffix}") in reserved:
+            stem = _unused(f"{item.stem}_faces", stems)
+        found[item] = folder / f"{stem}{suffix}"
+    return found
+
+
+def beside_reserved(path: Path, reserved: Set[Identity]) -> Path:
+    """``path``, or with ``_faces`` behind its name where it is one of the ``reserved`` files."""
+    while identity(path) in reserved:
         path = path.with_name(f"{path.stem}_faces{path.suffix}")
     return path
 
 
 def write_image(path: Path, image: ImageArray) -> None:
-    """Write a picture (H, W, 3) uint8 BGR in the format of the suffix, atomically."""
+    """Write a result (H, W, 3) uint8 BGR as a picture in the format of the suffix, .jpg or .png, marked, atomically."""
     cv2 = load_cv2()
     try:
         encoded: Any = cv2.imencode(path.suffix, image)[1]
     except cv2.error as error:
         raise ImageError(f"cannot write {path}: {error.err or error}") from error
-    write_bytes(path, encoded.tobytes())
+    write_bytes(path, _marked(encoded.tobytes()))
+
+
+def _marked(data: bytes) -> bytes:
+    """A JPEG or PNG file with the mark as its comment, behind the first segment or chunk, which is the header."""
+    if data.startswith(_PNG):
+        body = b"tEXtComment\0" + _MARK
+        comment = (len(body) - 4).to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big")
+        end = len(_PNG) + 12 + int.from_bytes(data[8:12], "big")
+    else:
+        comment = b"\xff\xfe" + (len(_MARK) + 2).to_bytes(2, "big") + _MARK
+        end = 4 + int.from_bytes(data[4:6], "big")
+    return data[:end] + comment + data[end:]

@@ -150,7 +150,7 @@ def _varied(image: ImageArray, rng: np.random.Generator) -> NDArray[np.uint8]:
 def _pictures(folder: str | os.PathLike[str]) -> list[Path]:
     if not Path(folder).is_dir():
         raise InputError(f"there is no folder {os.fspath(folder)} with pictures to calibrate on")
-    paths = [item.path for item in expand([os.fspath(folder)])]
+    paths = [item.path for item in expand([os.fspath(folder)])[0]]
     if len(paths) < 2:
         raise InputError(
             f"{os.fspath(folder)} holds {len(paths)} pictures; calibrating needs at least 2 (JPEG, PNG, ...)"

@@ -26,19 +26,10 @@ from facelm_sdk.types import ImageArray
 
 from .._optional import load
 from .base import Info, Metric, Sample, Split, build, first_of, wrong_folder
+from .matlab import read_mat
 
 METRICS = (Metric("inter_ocular", 0.1), Metric("inter_pupil", 0.1))
 SUFFIX = {"train": "Tr", "test": "T"}
-
-
-def read_mat(path: Path, *keys: str) -> list[NDArray[Any]]:
-    """Arrays of a MATLAB 5 file. Raises InputError."""
-    scipy_io = load("scipy.io", f"reading {path.name}")
-    try:
-        content = scipy_io.loadmat(path, variable_names=keys)
-        return [np.asarray(content[key]) for key in keys]
-    except Exception as error:  # scipy raises as it pleases: OSError, TypeError, struct.error, zlib.error
-        raise InputError(f"{path} cannot be read; it is truncated or lacks {', '.join(keys)} ({error!r})") from error
 
 
 def _corners(boxes: NDArray[Any]) -> NDArray[np.float64]:
@@ -52,7 +43,7 @@ def _picture(path: Path, key: str, index: int) -> ImageArray:
     try:
         with h5py.File(path, "r") as file:
             image = np.asarray(file[file[key][0, index]]).T
-    except (OSError, KeyError, ValueError) as error:
+    except Exception as error:  # h5py raises as it pleases: OSError, KeyError, TypeError, RuntimeError
         raise ImageError(f"{path}: picture {index + 1} of {key} cannot be read ({error})") from error
     if image.ndim == 2:
         image = np.repeat(image[..., None], 3, axis=2)
@@ -69,7 +60,7 @@ def _arrays(path: Path, suffix: str) -> tuple[int, NDArray[np.float64], NDArray[
         with h5py.File(path, "r") as file:
             count = int(file[names[0]].shape[1])
             phis, boxes = (np.asarray(file[name], np.float64).T for name in names[1:])
-    except (OSError, KeyError, ValueError, IndexError) as error:
+    except Exception as error:  # as above
         raise InputError(
             f"{path} cannot be read; it is truncated or not a MATLAB 7.3 file with {', '.join(names)} ({error})"
         ) from error
@@ -125,7 +116,7 @@ def _annotation(path: Path) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     points, occluded = read_mat(path, "Points", "Occ")
     if points.shape != (68, 2) or occluded.size != 68:
         raise InputError(f"{path} holds Points {points.shape} and Occ {occluded.shape}, not (68, 2) and (1, 68)")
-    return points.astype(np.float64), occluded.reshape(-1) > 0
+    return points, occluded.reshape(-1) > 0
 
 
 INFO = Info(
