@@ -172,11 +172,11 @@ class LOTR(nn.Module):
         """What the transformer looks at, as a map."""
         if self.lateral is not None and isinstance(self.backbone, MobileNetV2):
             finer, deepest = self.backbone.two_maps(crops)
-            out: torch.Tensor = F.interpolate(self.reduce(deepest), scale_factor=2.0, mode="nearest")
-            return out + self.lateral(finer)
-        maps = self.backbone(crops)
-        deepest = maps if isinstance(maps, torch.Tensor) else maps[-1]
-        out = self.upsample(self.reduce(deepest))
+            coarser = F.interpolate(self.reduce(deepest), scale_factor=2.0, mode="nearest")
+            out: torch.Tensor = coarser + self.lateral(finer)
+        else:
+            maps = self.backbone(crops)
+            out = self.upsample(self.reduce(maps if isinstance(maps, torch.Tensor) else maps[-1]))
         return out
 
     def intermediate(

@@ -3,8 +3,8 @@
 ``python training/tools/peers.py dlib:shape_predictor_68_face_landmarks.dat --data 300w/common:DIR --out FILE.json``
 
 PEER is ``dlib:FILE`` (the package dlib and its published predictor), ``pfld:FILE`` (``onnx/pfld.onnx`` of
-cunjian/pytorch_face_landmark) or ``facemesh`` (the package mediapipe). Each gets the box that it is known to do best by;
-what that is stands in the file. FILE keeps the scores of other peers that it holds already.
+cunjian/pytorch_face_landmark) or ``facemesh`` (the package mediapipe). Each gets the box that it is known to do best
+by; what that is stands in the file. FILE keeps the scores of other peers that it holds already.
 """
 
 from __future__ import annotations
