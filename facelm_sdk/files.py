@@ -242,12 +242,11 @@ def _remove(path: Path) -> None:
 
 def _back_up(target: Path, backup: Path) -> None:
     """Give what is at ``target`` a second name; on file systems without links, a copy."""
-    try:
-        os.link(target, backup)
-    except FileNotFoundError:
-        return
-    except OSError:
-        shutil.copy2(target, backup)
+    with contextlib.suppress(FileNotFoundError):  # nothing is there
+        try:
+            os.link(target, backup)
+        except OSError:
+            shutil.copy2(target, backup)
 
 
 def _put_back(target: Path, draft: Path, backup: Path) -> None:
