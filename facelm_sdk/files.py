@@ -21,7 +21,7 @@ Identity = tuple[int, int] | str
 
 
 def read_bytes(path: Path) -> bytes:
-    """Return what a file holds, or a pipe that somebody writes into. Raises OSError, for devices and other pipes too."""
+    """Return what a file holds, or a pipe that somebody writes into. Raises OSError, for devices and idle pipes too."""
     mode = path.stat().st_mode
     if stat.S_ISFIFO(mode):
         return _read_pipe(path)
@@ -58,11 +58,11 @@ def write_files(files: Mapping[Path, bytes]) -> None:
                 places.append((path, target, draft))
                 draft.write_bytes(data)
             backups = [draft_beside(target) for _, target, _ in places]
-            for (path, target, draft), backup in zip(places, backups, strict=True):
+            for (path, target, draft), backup in zip(places, backups, strict=True):  # noqa: B007 (the error names it)
                 if len(places) > 1:
                     undo.callback(_put_back, target, draft, backup)
                     _back_up(target, backup)
-            for path, target, draft in places:
+            for path, target, draft in places:  # noqa: B007
                 place(draft, target)
             undo.pop_all()
             for backup in backups:
