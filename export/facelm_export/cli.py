@@ -247,6 +247,8 @@ def _told() -> Iterator[Console]:
     except KeyboardInterrupt as error:
         stderr.print("interrupted; no half file is left", style="red")
         raise typer.Exit(130) from error
+    except BrokenPipeError:  # of stdout: who reads it has enough
+        raise
     except (FacelmError, OSError) as error:
         stderr.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(2) from error

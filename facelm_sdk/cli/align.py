@@ -77,7 +77,7 @@ def align(
     records: dict[Item, Path] = {}
     drawn: dict[Item, Path] = {}
     if output is not None:
-        check_place(output / items[0].stem)
+        check_place(output / "crops")
         records = places(items, output, ".json", reserved) if json_lines is None else {}
         drawn = places(items, output, ".jpg", reserved) if draw else {}
     aligner = Aligner(
