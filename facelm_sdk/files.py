@@ -21,7 +21,7 @@ Identity = tuple[int, int] | str
 
 
 def read_bytes(path: Path) -> bytes:
-    """Return what a file holds, or a pipe that somebody writes into. Raises OSError, for devices and other pipes too."""
+    """Return what a file holds, or a pipe that somebody writes into. Raises OSError, for devices and idle pipes too."""
     mode = path.stat().st_mode
     if stat.S_ISFIFO(mode):
         return _read_pipe(path)
@@ -57,15 +57,16 @@ def write_files(files: Mapping[Path, bytes]) -> None:
                 target, draft = _begin(path, leftovers)
                 places.append((path, target, draft))
                 draft.write_bytes(data)
-            if len(places) > 1:
-                for path, target, draft in places:
-                    backup = draft_beside(target)
-                    leftovers.callback(_remove, backup)
+            backups = [draft_beside(target) for _, target, _ in places]
+            for (path, target, draft), backup in zip(places, backups, strict=True):  # noqa: B007 (the error names it)
+                if len(places) > 1:
                     undo.callback(_put_back, target, draft, backup)
                     _back_up(target, backup)
-            for path, target, draft in places:
+            for path, target, draft in places:  # noqa: B007
                 place(draft, target)
             undo.pop_all()
+            for backup in backups:
+                leftovers.callback(_remove, backup)
     except OSError as error:
         raise _cannot_write(path, error) from error
 
@@ -241,22 +242,24 @@ def _remove(path: Path) -> None:
 
 def _back_up(target: Path, backup: Path) -> None:
     """Give what is at ``target`` a second name; on file systems without links, a copy."""
-    try:
-        os.link(target, backup)
-    except FileNotFoundError:
-        return
-    except OSError:
-        shutil.copy2(target, backup)
+    with contextlib.suppress(FileNotFoundError):  # nothing is there
+        try:
+            os.link(target, backup)
+        except OSError:
+            shutil.copy2(target, backup)
 
 
 def _put_back(target: Path, draft: Path, backup: Path) -> None:
     """Put what was at ``target`` back if its draft has taken its place."""
     if draft.exists():
-        return
-    if backup.exists():
-        backup.replace(target)
-    else:
+        _remove(backup)
+    elif not backup.exists():
         _remove(target)
+    else:
+        try:
+            backup.replace(target)
+        except OSError as error:
+            raise OSError(error.errno, f"{error.strerror}; what stood at {target} is kept as {backup}") from error
 
 
 def _open_file(path: Path) -> int | None:

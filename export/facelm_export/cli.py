@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from typer.core import TyperGroup
 
+from facelm_sdk.cli.process import run
 from facelm_sdk.errors import FacelmError, InputError, MissingDependencyError
 
 if TYPE_CHECKING:
@@ -233,7 +234,7 @@ def pipeline_command(context: typer.Context, options: PipelineOptions) -> None:
 
 def main() -> None:
     """The script's entry."""
-    app(prog_name="facelm-export")
+    run(lambda: app(prog_name="facelm-export"))
 
 
 @contextmanager
@@ -246,6 +247,8 @@ def _told() -> Iterator[Console]:
     except KeyboardInterrupt as error:
         stderr.print("interrupted; no half file is left", style="red")
         raise typer.Exit(130) from error
+    except BrokenPipeError:  # of stdout: who reads it has enough
+        raise
     except (FacelmError, OSError) as error:
         stderr.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(2) from error

@@ -100,7 +100,7 @@ def export(
         parts.append("trt")
     if atol is not None and not atol > 0:
         raise InputError(f"atol is a number of pixels above 0, not {atol}")
-    path = prepare(format, out, "_".join(parts))
+    path = prepare(format, out, "_".join(parts), (weights, mean_face))
     progress("building the network")
     built = build(
         model,

@@ -121,7 +121,8 @@ def export_pipeline(
     """
     asked = dict(locals())
     _check(opset, precision, format)
-    path = prepare(format, out, "_".join([model, *(["flip"] * flip), precision, "pipeline"]))
+    name = "_".join([model, *(["flip"] * flip), precision, "pipeline"])
+    path = prepare(format, out, name, (weights, mean_face, detector_weights))
     progress("building the networks")
     landmark_part = build(
         model,

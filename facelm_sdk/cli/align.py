@@ -72,7 +72,7 @@ def align(
     side_by_side = checked_workers(workers)
     items, results = expand(sources, output)
     if results and not quiet:
-        stderr.print(printable(f"{len(results)} pictures left out: an earlier run made them in {output}"), markup=False)
+        stderr.print(printable(f"{len(results)} files left out: an earlier run made them in {output}"), markup=False)
     if not items:
         raise InputError(f"no pictures in {', '.join(sources)}{' but results of an earlier run' if results else ''}")
     lines_path = None if json_lines is None or json_lines == "-" else Path(json_lines)
@@ -80,7 +80,7 @@ def align(
     records: dict[Item, Path] = {}
     drawn: dict[Item, Path] = {}
     if output is not None:
-        check_place(output / items[0].stem)
+        check_place(output / "crops")
         records = places(items, output, ".json", reserved) if json_lines is None else {}
         drawn = places(items, output, ".jpg", reserved) if draw else {}
     aligner = Aligner(
@@ -180,7 +180,7 @@ def _record(item: Item, picture: Picture, faces: list[Face], aligner: Aligner) -
 def _told(error: Exception) -> str:
     if isinstance(error, MemoryError):
         return f"too large for the memory there is{f': {error}' if str(error) else ''}"
-    return f"OpenCV: {error.err}" if isinstance(error, load_cv2().error) else str(error)
+    return f"OpenCV: {error.err or error}" if isinstance(error, load_cv2().error) else str(error)
 
 
 def _print_faces(item: Item, faces: list[Face]) -> None:

@@ -27,6 +27,6 @@ def det_size_of(text: str) -> Any:
 
 
 def printable(text: str) -> str:
-    """Return a text with a file's name in it as valid Unicode: bytes that are not UTF-8 become ``\\xff`` and the like."""
+    """Return a text with file names in it as valid Unicode: bytes that are not UTF-8 become ``\\xff`` and the like."""
     surrogates = "surrogatepass" if os.name == "nt" else "surrogateescape"
     return text.encode("utf-8", surrogates).decode("utf-8", "backslashreplace")

@@ -23,7 +23,7 @@ def run(app: Callable[[], object]) -> NoReturn:
     kept; the exit code is then 128 plus the signal's number.
     """
     _open_stdout()
-    code: object = 0
+    code: str | int | None = 0
     with _interrupted_by_signals() as received:
         try:
             app()

@@ -20,6 +20,8 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", "
 
 _MARK = b"made by facelm align"
 """The comment in pictures of results, within their first 128 bytes."""
+_RECORDS = b'{\n "source": ', b'{"source": '
+"""How results as JSON begin, which patterns such as * find."""
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -34,11 +36,11 @@ class Item:
 def expand(sources: Sequence[str], output: Path | None = None) -> tuple[list[Item], list[Path]]:
     """Return the pictures of files, folders (recursive) and glob patterns, each once, in order; and those left out.
 
-    Left out are pictures below ``output`` that an earlier run drew or cut (``write_image`` marks them). A file that
-    does not exist, a link that leads nowhere and a folder that cannot be listed stay, to be reported when they are read.
+    Left out are results of an earlier run below ``output``, as ``write_image`` marks them and JSON shows. A file that
+    does not exist, a link that leads nowhere and a folder that cannot be listed stay, to be told of when they are read.
     Raises InputError where a source is an empty text.
     """
-    results = None if output is None else os.path.realpath(output)
+    results = None if output is None else Path(os.path.realpath(output))
     stems: set[str] = set()
     items: dict[str, Item] = {}
     left_out: dict[str, Path] = {}
@@ -47,7 +49,7 @@ def expand(sources: Sequence[str], output: Path | None = None) -> tuple[list[Ite
             raise InputError("an empty name is no picture, folder or pattern; the working folder is .")
         for path, root in _paths(source):
             key = os.path.realpath(path)
-            if results is not None and key.startswith(os.path.join(results, "")) and _is_result(path):
+            if results is not None and results in Path(key).parents and _is_result(path):
                 left_out[key] = path
             elif key not in items:
                 items[key] = Item(path, _unused(path.relative_to(root).with_suffix("").as_posix(), stems))
@@ -93,9 +95,10 @@ def _is_result(path: Path) -> bool:
         if not stat.S_ISREG(path.stat().st_mode):
             return False
         with path.open("rb") as file:
-            return _MARK in file.read(128)
+            head = file.read(128)
     except OSError:
         return False
+    return _MARK in head or head.startswith(_RECORDS)
 
 
 def _unused(stem: str, stems: set[str]) -> str:

@@ -310,6 +310,14 @@ def test_a_full_disk_leaves_nothing(run, traced, weights, tmp_path, monkeypatch)
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_weights_are_not_written_over(run, traced, weights, tmp_path):
+    before = weights("lotr_m").read_bytes()
+    (tmp_path / "x.report.md").symlink_to(weights("lotr_m"))
+    result = run("-m", "lotr_m", "--weights", weights("lotr_m"), "-o", tmp_path / "x.onnx")
+    assert result.exit_code == 2 and "would be written over what is read" in result.output
+    assert weights("lotr_m").read_bytes() == before and traced == []
+
+
 @pytest.mark.parametrize("step", ["tracing", "writing"])
 def test_an_interrupt_leaves_no_half_file(run, traced, weights, tmp_path, monkeypatch, step):
     def interrupt(*args, **options):

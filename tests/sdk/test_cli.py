@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import runpy
+import shutil
+import signal
+import subprocess
 import sys
 from importlib.metadata import EntryPoint
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -16,7 +21,8 @@ from typer.testing import CliRunner
 from facelm_sdk import cli
 from facelm_sdk.cli import doctor as doctoring
 from facelm_sdk.cli import plugins
-from facelm_sdk.errors import InputError, MissingDependencyError
+from facelm_sdk.errors import InputError, MissingDependencyError, OutputError
+from facelm_sdk.images import picture as pictures
 
 
 @pytest.fixture
@@ -35,6 +41,12 @@ def folder(tmp_path, scene):
     (source / "broken.jpg").write_text("not a picture")
     (source / "notes.txt").write_text("not even named like one")
     return source
+
+
+def run_process(*args, **options):
+    """The command as a process of its own."""
+    command = [sys.executable, "-m", "facelm_sdk", *map(str, args)]
+    return subprocess.run(command, check=False, stderr=subprocess.PIPE, timeout=120, **options)
 
 
 def invoke(*args):
@@ -105,6 +117,165 @@ def test_results_of_an_earlier_run_are_not_inputs(folder, models):
     invoke("align", folder, "-o", out, "--draw", *models)
     assert files(out) == first
     assert not [name for name in first if name.endswith(".tmp")]
+
+
+def test_repeated_into_the_folder_itself(folder, models):
+    for suffix in ("", "/*", "/**/*.png"):
+        after = []
+        for _ in range(3):
+            result = invoke("align", f"{folder}{suffix}", "-o", folder, "--draw", "--crops", 112, *models)
+            after.append(files(folder))
+        assert after[0] == after[1] == after[2]
+    assert f"files left out: an earlier run made them in {folder}" in result.stderr
+    results = invoke("align", folder / "crops", *models)  # into no folder: whatever one wants of them
+    assert "left out" not in results.stderr and results.stdout.count("crops") >= 3
+    only = invoke("align", folder / "a_faces.jpg", "-o", folder, *models)
+    assert "no pictures in" in str(only.exception) and "but results of an earlier run" in str(only.exception)
+
+
+@pytest.mark.parametrize("names", [("p.jpg", "p_faces.png"), ("p_faces.jpg", "p.png"), ("p.png", "P.jpg")])
+def test_no_two_pictures_have_one_result(tmp_path, models, scene, names):
+    boxes = [(50, 50, 250, 260), (400, 100, 600, 300)]
+    for number, name in enumerate(names):
+        cv2.imwrite(str(tmp_path / name), scene(640, 480, *boxes[: number + 1]))
+    for _ in range(2):
+        before = {name: (tmp_path / name).read_bytes() for name in names}
+        assert invoke("align", tmp_path, "-o", tmp_path, "--draw", *models).exit_code == 0
+        assert {name: (tmp_path / name).read_bytes() for name in names} == before
+        drawn = [name for name in files(tmp_path) if not name.endswith(".json") and name not in names]
+        assert len(drawn) == 2
+        records = [json.loads(path.read_text()) for path in tmp_path.glob("*.json")]
+        assert sorted(len(record["faces"]) for record in records) == [1, 2]
+
+
+def test_no_output_is_an_input(folder, models, tmp_path):
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    model = Path(models[1]).read_bytes()
+    (tmp_path / "link.jsonl").symlink_to(folder / "a.jpg")
+    for lines in (folder / "a.jpg", tmp_path / "link.jsonl", models[1]):
+        result = invoke("align", folder, "--json-lines", lines, *models)
+        assert isinstance(result.exception, InputError) and "written over what is read" in str(result.exception)
+    assert isinstance(invoke("align", folder, "--json-lines", tmp_path, *models).exception, OutputError)
+    assert isinstance(invoke("align", folder, "-o", folder / "a.jpg", *models).exception, OutputError)
+    shutil.copy(folder / "a.jpg", tmp_path / "picture.json")
+    assert invoke("align", tmp_path / "picture.json", "-o", tmp_path, *models).exit_code == 0
+    assert (tmp_path / "picture.json").read_bytes() == (folder / "a.jpg").read_bytes()
+    assert len(json.loads((tmp_path / "picture_faces.json").read_text())["faces"]) == 1
+    links = tmp_path / "links"
+    links.mkdir()
+    (links / "a.jpg").symlink_to(folder / "a.jpg")
+    assert invoke("align", folder / "a.jpg", "-o", links, "--draw", *models).exit_code == 0
+    assert files(links) == ["a.jpg", "a.json", "a_faces.jpg"]
+    assert {path: path.read_bytes() for path in before} == before and Path(models[1]).read_bytes() == model
+
+
+def test_a_bad_entry_never_ends_a_run(folder, models, tmp_path):
+    (folder / "circle.jpg").symlink_to("circle.jpg")
+    (folder / "nowhere.jpg").symlink_to("gone.jpg")
+    os.mkfifo(folder / "pipe.jpg")
+    (folder / ("n" * 246 + ".jpg")).symlink_to("a.jpg")
+    result = invoke("align", folder, "-o", tmp_path / "out", "--json-lines", tmp_path / "all.jsonl", *models)
+    assert result.exit_code == 1 and "3 of 6 pictures failed" in result.stderr
+    assert "nowhere.jpg: No such file or directory" in result.stderr
+    assert "circle.jpg: Too many levels of symbolic links" in result.stderr
+    assert len((tmp_path / "all.jsonl").read_text().splitlines()) == 3
+    result = invoke("align", folder / "*.jpg", folder / "pipe.jpg", *models)
+    assert "pipe.jpg: it is a pipe that nobody writes into" in result.stderr and result.stdout.count("face 1/1") == 1
+    result = invoke("align", os.devnull, "", *models)
+    assert isinstance(result.exception, InputError) and "an empty name is no picture" in str(result.exception)
+    result = invoke("align", os.devnull, "n" * 300, "~nobody-of-this-name/a.jpg", *models)
+    assert "a device, not a file" in result.stderr and "3 of 3 pictures failed" in result.stderr
+
+
+def test_names_that_are_not_utf8(folder, models, tmp_path):
+    name = os.fsencode(folder) + b"/b\xff.jpg"
+    try:
+        shutil.copy(folder / "a.jpg", name)
+    except OSError:
+        pytest.skip("this file system has Unicode names only")
+    (folder / "broken.jpg").rename(os.fsdecode(os.fsencode(folder) + b"/c\xfe.jpg"))
+    lines = tmp_path / "all.jsonl"
+    command = ["align", folder, "-o", tmp_path / "out", *models]
+    for options in (["--draw"], ["--json-lines", lines], ["--json-lines", "-"]):
+        result = run_process(*command, *options, stdout=subprocess.PIPE)
+        assert result.returncode == 1 and b"/c\\xfe.jpg: not a picture" in result.stderr, result.stderr
+        assert b"Traceback" not in result.stderr
+    assert (tmp_path / "out" / os.fsdecode(b"b\xff.jpg")).is_file()
+    for text in (lines.read_bytes(), result.stdout, (tmp_path / "out" / os.fsdecode(b"b\xff.json")).read_bytes()):
+        assert "b\\\\xff.jpg" in text.decode("utf-8")
+    assert any(json.loads(line)["source"].endswith(r"b\xff.jpg") for line in lines.read_text().splitlines())
+
+
+@pytest.mark.parametrize("error", [MemoryError(), MemoryError("9 GiB"), cv2.error("resize failed")])
+def test_a_picture_too_large_is_its_own_error(folder, models, monkeypatch, error):
+    decode = pictures.decode
+
+    def fail(data, what, *rest):
+        if what.endswith("a.jpg"):
+            raise error
+        return decode(data, what, *rest)
+
+    monkeypatch.setattr(pictures, "decode", fail)
+    result = invoke("align", folder / "a.jpg", folder / "a.png", *models)
+    assert result.exit_code == 1 and result.stdout.count("face ") == 2
+    assert "1 of 2 pictures failed" in result.stderr
+    assert ("resize failed" if isinstance(error, cv2.error) else "too large for the memory") in result.stderr
+
+
+def test_sizes_are_refused_before_any_work(folder, models, tmp_path):
+    for options in (["--crops", 4097], ["--crops", 10**9], ["--det-size", 4097], ["--det-size", "64x99999"]):
+        assert isinstance(invoke("align", folder, "-o", tmp_path / "out", *options, *models).exception, InputError)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_what_was_found_is_kept_when_a_run_is_cut_short(folder, models, tmp_path, number, code):
+    """The signal comes while the last input, a pipe, is waited for."""
+    lines, end = tmp_path / "all.jsonl", tmp_path / "last.jpg"
+    lines.write_text("old\n")
+    os.mkfifo(end)
+    command = ["align", folder / "a.jpg", folder / "a.png", end, "--json-lines", lines, "--workers", 1, *models]
+    waiting = os.open(end, os.O_RDWR)  # a writer that writes nothing
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-m", "facelm_sdk", *map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert [process.stdout.readline()[:1] for _ in range(3)] != [b""] * 3  # one face, two faces
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    os.close(waiting)
+    assert process.returncode == code and b"Traceback" not in errors, errors
+    assert [len(json.loads(line)["faces"]) for line in lines.read_text().splitlines()] == [1, 2]
+    assert not [name for name in files(tmp_path) if name.endswith(".tmp")]
+
+
+def test_a_full_stdout(folder, models, tmp_path):
+    device = tmp_path / "full"
+    try:
+        os.mknod(device, 0o020666, os.makedev(1, 7))
+        full = device.open("wb")
+    except OSError:
+        pytest.skip("devices cannot be made here")
+    with full:
+        for command, unbuffered in ((["align", folder / "a.jpg", *models], ""), (["--help"], ""), (["--help"], "1")):
+            result = run_process(*command, stdout=full, env={**os.environ, "PYTHONUNBUFFERED": unbuffered})
+            assert result.returncode == 2 and b"No space left on device" in result.stderr
+            assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(("options", "code", "text"), [([], 2, b"error: stdout cannot be written"), (["-q"], 0, b"")])
+def test_a_closed_stdout(folder, models, options, code, text):
+    command = [sys.executable, "-m", "facelm_sdk", "align", str(folder / "a.jpg"), *models, *options]
+    shell = ["sh", "-c", '"$@" >&-', "sh", *command]
+    result = subprocess.run(shell, check=False, stderr=subprocess.PIPE)
+    assert (result.returncode, result.stderr.strip().partition(b": Bad")[0]) == (code, text)
+
+
+def test_a_reader_that_leaves_is_no_traceback(folder, models):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as closed:
+        result = run_process("align", folder / "a.jpg", *models, stdout=closed)
+    assert result.returncode == 1 and result.stderr == b""
 
 
 def test_workers_change_nothing(folder, models):

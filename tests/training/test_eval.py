@@ -117,6 +117,20 @@ def test_limit_is_spread_evenly(wflw, box_model, tmp_path):
     assert list(part["scores"]["inter_ocular"]["rows"]) == ["occlusion"] and part["limit"] == 2
 
 
+def test_no_result_is_written_over_another_or_the_model(wflw, box_model, tmp_path):
+    twice = ("--data", f"wflw:{wflw}", "--data", f"wflw:{wflw}", "--box", "dataset", "--limit", 1, "--quiet")
+    assert invoke("--model", box_model, *twice, "--out", tmp_path / "out").exit_code == 0
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.json")) == [
+        "tiny_wflw_test.json",
+        "tiny_wflw_test_2.json",
+    ]
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "tiny_wflw_test.json").symlink_to(box_model)
+    before = box_model.read_bytes()
+    result = invoke("--model", box_model, *twice, "--out", tmp_path / "linked")
+    assert isinstance(result.exception, InputError) and box_model.read_bytes() == before
+
+
 def test_the_papers_crop_is_of_the_landmarks_box(wflw, box_model, template):
     faces = datasets.open(f"wflw:{wflw}")
     landmarker = Landmarker(box_model)

@@ -109,6 +109,15 @@ def test_what_does_not_go_together(train, wflw, text, data, options, message):  
     assert not out.exists()
 
 
+def test_the_weights_that_a_run_begins_with_are_kept(train):
+    result, out = train()
+    path = out / "mine.safetensors"
+    before = path.read_bytes()
+    result, _ = train(f'start = "{path.as_posix()}"\n' + RECIPE)
+    assert isinstance(result.exception, InputError) and "would be written over what is read" in str(result.exception)
+    assert path.read_bytes() == before
+
+
 def test_faces_of_a_data_set(wflw):  # noqa: F811
     from facelm_training import datasets
     from facelm_training.data import faces_of

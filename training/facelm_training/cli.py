@@ -52,7 +52,7 @@ def train_command(
 
     from facelm_models.weights import to_bytes
     from facelm_sdk.errors import InputError
-    from facelm_sdk.files import write_bytes
+    from facelm_sdk.files import check_outputs, write_bytes
 
     from .detection import train_detector
     from .landmarks import train_landmarks
@@ -71,6 +71,9 @@ def train_command(
         if not isinstance(recipe, LandmarkRecipe):
             raise InputError("--backbone goes with the recipe of a landmark network")
         recipe = replace(recipe, backbone=backbone)
+    target = out / f"{find(config).stem}.safetensors"
+    begun_with = (recipe.start, recipe.backbone) if isinstance(recipe, LandmarkRecipe) else ()
+    check_outputs({"the weights": target}, [Path(file) for file in begun_with if file])
     claimed = claim(out, recipe, data, limit, changed=changed)
     if isinstance(recipe, DetectionRecipe):
         claimed.take()
@@ -82,7 +85,6 @@ def train_command(
     card: dict[str, Any] = {"model": recipe.model, "data": recipe.data, "recipe": recipe.summary, "floor": recipe.floor}
     if isinstance(recipe, LandmarkRecipe):
         card |= {"markup": recipe.markup, "crop": dict(described(recipe).crop), "decoding": described(recipe).decoding}
-    target = out / f"{find(config).stem}.safetensors"
     write_bytes(target, to_bytes(model, card))
     typer.echo(target)
 

@@ -8,7 +8,7 @@ import math
 import platform
 import shlex
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,6 +21,7 @@ from rich.table import Table
 
 from facelm_sdk import zoo
 from facelm_sdk.errors import InputError
+from facelm_sdk.files import check_outputs, write_bytes
 
 if TYPE_CHECKING:
     from facelm_sdk import Detector, Landmarker
@@ -86,9 +87,13 @@ def eval_command(
     console, stderr = Console(highlight=False), Console(stderr=True, highlight=False, soft_wrap=True)
     file = zoo.resolve(model).path
     record = _model_record(landmarker, file, flip) | {"crop": _cut_record(cut, finder)}
+    stems: list[str] = []
     for spec in data:
         dataset = datasets.open(spec)
         common_markup(landmarker.spec.markup, dataset.info.markup)  # told before hours of work
+        stems.append(_stem(landmarker.spec.name, dataset, stems))
+        if out is not None:
+            check_outputs(_files(out, stems[-1]), [file, Path(detector)])
         dataset = _limited(dataset, limit, stderr)
         with Progress(console=stderr, transient=True, disable=quiet) as bar:
             track = partial(_tracked, bar, dataset)
@@ -96,7 +101,7 @@ def eval_command(
         scores = score(dataset, found, landmarker.spec.markup)
         _print(console, scores, landmarker.spec.name, cut)
         if out is not None:
-            _write(out, scores, spec, record | {"limit": limit}, stderr)
+            _write(out, stems[-1], scores, spec, record | {"limit": limit}, stderr)
 
 
 def _tracked(bar: Progress, dataset: Dataset, samples: Iterable[Sample]) -> Iterable[Sample]:
@@ -192,9 +197,21 @@ def _cell(value: Any) -> str:
     return "-" if value is None or math.isnan(value) else f"{value:.2f}"
 
 
-def _write(out: Path, scores: Scores, spec: str, record: dict[str, Any], stderr: Console) -> None:
-    from facelm_sdk.files import write_bytes
+def _stem(model: str, dataset: Dataset, others: Collection[str]) -> str:
+    """What the results' names begin with, as no other's: copies of one set have one title."""
+    stem = base = f"{model}_{dataset.title.replace('/', '_')}"
+    number = 1
+    while stem in others:
+        number += 1
+        stem = f"{base}_{number}"
+    return stem
 
+
+def _files(out: Path, stem: str) -> dict[str, Path]:
+    return {"the scores": out / f"{stem}.json", "the plot": out / f"{stem}_ced.png"}
+
+
+def _write(out: Path, stem: str, scores: Scores, spec: str, record: dict[str, Any], stderr: Console) -> None:
     from .figures import plot_ced
 
     dataset, first = scores.dataset, scores.dataset.metrics[0]
@@ -208,19 +225,19 @@ def _write(out: Path, scores: Scores, spec: str, record: dict[str, Any], stderr:
     }
     command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
     content = {**record, "data": facts, **scores.to_dict(), "versions": _versions(), "command": command}
-    stem = f"{record['model']['name']}_{dataset.title.replace('/', '_')}"
-    write_bytes(out / f"{stem}.json", f"{json.dumps(_finite(content), ensure_ascii=False, indent=1)}\n".encode())
+    scores_path, plot_path = _files(out, stem).values()
+    write_bytes(scores_path, f"{json.dumps(_finite(content), ensure_ascii=False, indent=1)}\n".encode())
     title = f"{record['model']['name']} on {dataset.title}"
     errors = scores.errors[first.norm]
     curves = {name: errors[mask] for name, mask in dataset.subsets().items()}
     plot_ced(
         curves,
-        out / f"{stem}_ced.png",
+        plot_path,
         title,
         normaliser=_words(first.norm),
         limit=1.2 * first.threshold,
     )
-    stderr.print(f"{out / stem}.json, {out / stem}_ced.png")
+    stderr.print(f"{scores_path}, {plot_path}")
 
 
 def _finite(value: Any) -> Any:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import importlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from facelm_sdk.contract import ModelSpec
 from facelm_sdk.errors import InputError, ModelFileError, OutputError
-from facelm_sdk.files import check_place, write_files
+from facelm_sdk.files import check_outputs, check_place, write_files
 from facelm_sdk.runtimes.base import RuntimeOptions, Session
 from facelm_sdk.runtimes.onnxruntime import OrtSession
 
@@ -26,8 +26,16 @@ SUFFIXES: dict[str, str] = {"onnx": ".onnx", "engine": ".engine", "openvino": ".
 _MODULES = {"engine": "tensorrt", "openvino": "openvino", "triton": "triton"}
 
 
-def prepare(format: str, out: str | os.PathLike[str] | None, name: str) -> Path:
-    """Where the output goes. Raises, before any work is done, what would keep it from being written."""
+def prepare(
+    format: str,
+    out: str | os.PathLike[str] | None,
+    name: str,
+    inputs: Iterable[str | os.PathLike[str] | None] = (),
+) -> Path:
+    """Where the output goes. Raises, before any work is done, what would keep it from being written.
+
+    ``inputs``: files that the export reads, which it does not write over.
+    """
     suffix = SUFFIXES[format]
     path = Path(out) if out is not None else Path(name + suffix)
     if suffix and (path.is_dir() or (out is not None and str(out).endswith(os.sep))):
@@ -35,7 +43,12 @@ def prepare(format: str, out: str | os.PathLike[str] | None, name: str) -> Path:
     if suffix and path.suffix != suffix:
         raise InputError(f"the output is a folder or a file ending in {suffix}, not {path}")
     try:
-        check_place(path)
+        if suffix:
+            report = _report_path(path, format, {})
+            outputs = {"the output": path, "the report": report, "the page": report.with_suffix(".md")}
+            check_outputs(outputs, [Path(file) for file in inputs if file is not None])
+        else:
+            check_place(path)
     except OutputError as error:
         raise ModelFileError(str(error)) from error
     _hook(format, "require")()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import stat
 import subprocess
 import sys
 
@@ -17,7 +18,7 @@ from facelm_sdk.errors import ImageError, InputError, OutputError
 from facelm_sdk.runtimes.onnxruntime import OrtSession
 from facelm_sdk.video.container import is_cut_off
 from facelm_sdk.video.reader import VideoReader, count_frames
-from facelm_sdk.video.tracker import LOOK_SIZE
+from facelm_sdk.video.tracker import LOOK_SIZE, Tracker
 from facelm_sdk.video.writer import CODECS, VideoWriter
 
 
@@ -266,3 +267,46 @@ def test_track_refuses_what_makes_no_sense(video, models, tmp_path):
     assert isinstance(invoke("track", video, "-o", tmp_path / "a.txt", *models).exception, OutputError)
     assert isinstance(invoke("track", tmp_path / "none.mp4", "-o", tmp_path / "a.mp4", *models).exception, ImageError)
     assert video.read_bytes() == before
+
+
+def test_track_writes_over_nothing_that_it_reads(video, models, tmp_path):
+    before, out = video.read_bytes(), tmp_path / "out.avi"
+    for options in (["--json-lines", video], ["-o", out, "--json-lines", out], ["--json-lines", models[1]]):
+        assert isinstance(invoke("track", video, *options, *models).exception, InputError)
+    (tmp_path / "link.avi").symlink_to(video)
+    assert isinstance(invoke("track", video, "-o", tmp_path / "link.avi", *models).exception, InputError)
+    assert video.read_bytes() == before and not out.exists()
+
+
+def test_a_video_follows_links_and_keeps_the_mode(tmp_path):
+    frame = np.zeros((64, 64, 3), np.uint8)
+    real, link = tmp_path / "real.avi", tmp_path / "link.avi"
+    real.write_bytes(b"old")
+    real.chmod(0o600)
+    link.symlink_to(real)
+    with VideoWriter(link, 25) as writer:
+        writer.write(frame)
+    assert link.is_symlink() and stat.S_IMODE(real.stat().st_mode) == 0o600
+    assert len(list(VideoReader(str(real)))) == 1
+    with VideoWriter(tmp_path / f"{'n' * 244}.avi", 25) as writer:
+        writer.write(frame)
+    os.mkfifo(tmp_path / "pipe.avi")
+    with pytest.raises(OutputError, match="a device or a pipe"):
+        VideoWriter(tmp_path / "pipe.avi", 25)
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_lines_of_an_interrupted_track_are_kept(video, models, tmp_path, monkeypatch):
+    follow = Tracker.__call__
+
+    def interrupted(tracker, frame):
+        if (tmp_path / "stop").exists():
+            raise KeyboardInterrupt
+        (tmp_path / "stop").touch()
+        return follow(tracker, frame)
+
+    monkeypatch.setattr(Tracker, "__call__", interrupted)
+    lines, out = tmp_path / "faces.jsonl", tmp_path / "out.avi"
+    result = invoke("track", video, "-o", out, "--json-lines", lines, *models)
+    assert result.exit_code == 130 and not out.exists()
+    assert [json.loads(line)["frame"] for line in lines.read_text().splitlines()] == [0]
