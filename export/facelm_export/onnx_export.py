@@ -75,6 +75,7 @@ def to_onnx(fused: nn.Module, spec: ModelSpec, *, batch: int | None = None, opse
         CommonSubexpressionEliminationPass()(program.model)  # else a weight shared by layers is folded for each
         optimizer.optimize_ir(program.model, 1, input_size_limit=FOLDED, output_size_limit=FOLDED)
         IdentityEliminationPass()(program.model)
+        resampling.constants_beside(program.model)
         for node in RecursiveGraphIterator(program.model.graph):
             node.metadata_props.clear()  # stack traces of this machine
     model = program.model_proto

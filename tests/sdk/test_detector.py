@@ -7,6 +7,7 @@ import pytest
 
 from facelm_sdk import Detector
 from facelm_sdk import boxes as box_math
+from facelm_sdk.detector import _resized
 from facelm_sdk.errors import ImageError, InputError
 
 
@@ -65,6 +66,25 @@ def test_frame_is_letterboxed(model, scene, looks):
     np.testing.assert_allclose(found.boxes[0], edges(100, 100, 200, 200), atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("size", "shown", "thinned"),
+    [((2560, 1920), (2560, 1920), True), ((2563, 1923), (2560, 1920), True), ((2556, 1920), (2556, 1920), False)],
+)
+def test_a_picture_far_larger_than_the_pass_is_thinned(size, shown, thinned):
+    """Of 4 by 4 pixels the inner 2 by 2 count alone; of a picture less than 8 times as large all do."""
+    picture = np.full((size[1], size[0], 3), 255, np.uint8)
+    rows, columns = ((np.arange(side) % 4 % 3 != 0) for side in size[::-1])
+    picture[np.ix_(rows, columns)] = 0
+    resized, found = _resized(picture, (320, 240))
+    assert resized.shape == (240, 320, 3) and found == shown
+    assert (resized.max() == 0) == thinned
+
+
+def test_a_box_of_a_thinned_picture(model, scene):
+    found = Detector(model, det_size=320)(scene(4003, 3001, (800, 1000, 2400, 2600)))
+    np.testing.assert_allclose(found.boxes[0], edges(800, 1000, 2400, 2600), atol=7)
+
+
 def test_threshold_and_order(model, scene):
     picture = scene(640, 640, (10, 10, 100, 100), (200, 200, 300, 300), (400, 400, 500, 500))
     assert Detector(model)(picture).scores.tolist() == pytest.approx([0.9, 0.8, 0.7])
@@ -96,7 +116,7 @@ def test_one_pass_where_nothing_more_is_to_be_seen(model, scene, looks):
     ],
     ids=["small", "two", "filling", "none"],
 )
-def test_a_glance_is_for_one_large_face(model, scene, looks, faces):
+def test_a_quick_pass_is_for_one_large_face(model, scene, looks, faces):
     detector = Detector(model)
     shapes = looks(detector)
     assert len(detector(scene(1280, 960, *faces))) == len(faces)
