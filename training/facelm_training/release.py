@@ -33,6 +33,17 @@ PROTOCOLS = {
     "counted.",
 }
 
+PICTURES = """
+## Pictures
+
+![Cumulative error distribution on the test sets]({name}_ced.png)
+
+![Portraits as they are, turned, rolled, darkened, blurred and covered, with the points found]({name}_sheet.jpg)
+
+What `Aligner` with this model finds in two portraits in the public domain (NASA's of Eileen Collins, the US Navy's of
+Grace Hopper, by James S. Davis) as they are, turned by a morphable head, rolled, darkened, blurred and covered.
+"""
+
 Table = dict[str, dict[str, Any]]
 
 
@@ -72,6 +83,8 @@ def release_command(
             scores = _landmarks(drafts, runtime / f"{DETECTOR}.onnx", data)
             tables, accuracy = _tables(scores) | _by_yaw(scores), _accuracy(scores)
             _plot(scores, checkpoints / f"{name}_ced.png", name)
+            sheet = _sheet(drafts["fp32"], runtime / f"{DETECTOR}.onnx", data)
+            write_bytes(checkpoints / f"{name}_sheet.jpg", sheet)
         final = Path(scratch) / f"{name}.safetensors"
         for precision in reversed(files):  # the checkpoint that stays says how good fp32 is
             save(final, network, card | {"accuracy": accuracy[precision]})
@@ -162,6 +175,17 @@ def _plot(scores: Mapping[str, list[Scores]], path: Path, name: str) -> None:
     plot_ced(curves, path, f"{name}, own detector")
 
 
+def _sheet(model: Path, detector: Path, data: Path) -> bytes:
+    """The contact sheet's JPEG; turned faces are on it where the morphable head lies in ``data``."""
+    from facelm_sdk import Aligner
+
+    from .contact_sheet import contact_sheet, encoded
+    from .turned import FILE, Head
+
+    head = Head(data / FILE) if (data / FILE).is_file() else None
+    return encoded(contact_sheet(Aligner(model, detector), head))
+
+
 def _enter(manifest: Path, name: str, task: str, file: Path, precision: str = "fp32") -> None:
     models = json.loads(manifest.read_text())["models"] if manifest.is_file() else []
     entry = {
@@ -187,6 +211,7 @@ def _rows(scores: Table) -> str:
 def _markdown(name: str, task: str, card: dict[str, Any], tables: dict[str, Table]) -> str:
     run = f"- **Run**: {card['run']}\n" if "run" in card else ""
     body = "\n".join(f"### {title}\n\n{_rows(table)}" for title, table in tables.items())
+    pictures = PICTURES.format(name=name) if task == "landmarks" else ""
     return (
         f"# Model card: {name}\n\n"
         f"- **Data**: {card.get('data', 'not stated')}\n"
@@ -196,5 +221,5 @@ def _markdown(name: str, task: str, card: dict[str, Any], tables: dict[str, Tabl
         f"- **Trained by**: `facelm train {name} --data DATA --out runs/{name}`\n\n"
         f"## Scores, percent\n\n"
         f"{PROTOCOLS[task]}\n\n"
-        f"{body}\n{card.get('floor', '')}\n"
+        f"{body}\n{card.get('floor', '')}\n{pictures}"
     )
