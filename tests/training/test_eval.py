@@ -202,6 +202,22 @@ def test_cuts_that_cannot_be(detected):
     assert "oracle" in Cut.of(landmarker.recipe, points="truth").description
 
 
+def test_points_that_are_not_known_count_in_no_error():
+    points = np.random.default_rng(0).uniform(0, 100, (2, 68, 2))
+    known = np.ones((2, 68), bool)
+    known[0, :8] = False
+    samples = build("ibug68", ["a", "b"], [Path("x")] * 2, points, known=known)
+    dataset = datasets.Dataset(datasets.READERS["turned68"], "test", tuple(samples))
+    moved = points + (0, 5)
+    moved[0, :8] += 1000
+    scores = score(dataset, moved, "ibug68")
+    eyes = np.array([sample.norms["inter_ocular"] for sample in dataset])
+    np.testing.assert_allclose(scores.errors["inter_ocular"], 5 / eyes, rtol=1e-5)
+    assert scores.landmarks()[0] == pytest.approx(500 / eyes[1], rel=1e-4)
+    moved[0] = np.nan
+    assert np.isnan(score(dataset, moved, "ibug68").errors["inter_ocular"]).tolist() == [True, False]
+
+
 def test_what_users_run_is_the_default(detected, landmark_model):
     """The detection's own box, or the landmarks' box made of its five points, as Aligner cuts it."""
     dataset, detector, _ = detected

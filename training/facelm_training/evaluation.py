@@ -168,8 +168,8 @@ def predict(
 class Scores:
     """Errors of the faces of a data set, and the rows of its tables.
 
-    ``errors`` (n,) by normaliser, fractions; ``points`` (n, L), the errors of each point by the first normaliser;
-    ``markup`` the points they are of.
+    ``errors`` (n,) by normaliser, fractions; ``points`` (n, L), the errors of each point by the first normaliser, NaN
+    where its place is not known; ``markup`` the points they are of.
     """
 
     dataset: Dataset
@@ -265,16 +265,26 @@ def score(dataset: Dataset, prediction: NDArray[np.float64], markup: str) -> Sco
     """The scores of predicted points (n, L, 2) of ``markup``, NaN where a face was not found.
 
     Points of different markups are compared as those of the sparser one. The distances that normalise are always the
-    data set's. Raises MarkupError where neither markup can be made from the other.
+    data set's. Points that a data set marks as not known count in no error. Raises MarkupError where neither markup can
+    be made from the other.
     """
     target = np.stack([sample.points for sample in dataset]).astype(np.float64)
     common = common_markup(markup, dataset.info.markup)
     prediction = markups.convert(prediction, markup, common.name).astype(np.float64)
     target = markups.convert(target, dataset.info.markup, common.name).astype(np.float64)
     norms = {metric.norm: np.array([one.norms[metric.norm] for one in dataset]) for metric in dataset.metrics}
-    errors = {name: metrics.nme(prediction, target, norm) for name, norm in norms.items()}
-    points = metrics.point_errors(prediction, target, norms[dataset.metrics[0].norm])
-    return Scores(dataset, common, errors, points)
+    known = _known(dataset, common)
+    points = {name: metrics.point_errors(prediction, target, norm) for name, norm in norms.items()}
+    errors = {name: np.where(known, values, 0).sum(1) / known.sum(1) for name, values in points.items()}
+    return Scores(dataset, common, errors, np.where(known, points[dataset.metrics[0].norm], np.nan))
+
+
+def _known(dataset: Dataset, common: markups.Markup) -> NDArray[np.bool_]:
+    """Which points (n, L) of the common markup have a place that is known."""
+    if common.name != dataset.info.markup or all(sample.known is None for sample in dataset):
+        return np.ones((len(dataset), common.num_points), bool)
+    every = np.ones(common.num_points, bool)
+    return np.stack([every if sample.known is None else sample.known for sample in dataset])
 
 
 def common_markup(model: str, data: str) -> markups.Markup:
