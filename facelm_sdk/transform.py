@@ -114,9 +114,11 @@ class CropRecipe:
         ``box`` (4,) is known, the five points are taken at their mean place in it: the landmarks' box of 68 points is
         then 1.02 times as wide and 0.73 times as high, with its centre 0.15 of the height lower.
         """
-        if self.kind == "box" and self.box == "landmarks" and not (box is None and kps is None):
-            five = mean_kps(_finite(box, (4,), "a box")) if kps is None else _finite(kps, (5, 2), "five points (kps)")
-            box = landmarks_box(five, markup)
+        if self.kind == "box" and self.box == "landmarks":
+            if kps is not None:
+                box = landmarks_box(_finite(kps, (5, 2), "five points (kps)"), markup)
+            elif box is not None:
+                box = landmarks_box(mean_kps(_finite(box, (4,), "a box")), markup)
         return self.transform(box, kps)
 
 

@@ -208,7 +208,7 @@ def test_points_that_are_not_known_count_in_no_error():
     known[0, :8] = False
     samples = build("ibug68", ["a", "b"], [Path("x")] * 2, points, known=known)
     dataset = datasets.Dataset(datasets.READERS["turned68"], "test", tuple(samples))
-    moved = points + (0, 5)
+    moved = points + np.array([0, 5])
     moved[0, :8] += 1000
     scores = score(dataset, moved, "ibug68")
     eyes = np.array([sample.norms["inter_ocular"] for sample in dataset])

@@ -177,8 +177,8 @@ def _print(console: Console, scores: Scores, model: str, cut: Cut) -> None:
     console.print(_table(title, parts, {name: list(row.values()) for name, row in regions.items()}))
     if yaws := scores.by_yaw():
         rows = {f"{bounds} degrees": list(row.values()) for bounds, row in yaws.items()}
-        heads = ("faces", "missed", f"NME, {_words(dataset.metrics[0].norm)}", "NME, box size")
-        console.print(_table("by yaw of the annotated points, %", heads, rows))
+        columns = ("faces", "missed", f"NME, {_words(dataset.metrics[0].norm)}", "NME, box size")
+        console.print(_table("by yaw of the annotated points, %", columns, rows))
 
 
 def _words(name: str) -> str:

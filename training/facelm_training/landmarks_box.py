@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -79,7 +79,7 @@ def fit_outline(kps: Floats, points: Floats) -> Floats:
     boxes = bounding_box(centre + offsets @ (kps - centre))
     weights = np.round(0.2 + offsets / np.mean(_side(boxes) / _side(bounding_box(points))), 3)
     weights[:, 2] += 1 - weights.sum(1)
-    return weights
+    return np.asarray(weights)
 
 
 def mean_place(kps: Floats, boxes: Floats) -> Floats:
@@ -88,7 +88,7 @@ def mean_place(kps: Floats, boxes: Floats) -> Floats:
     return np.asarray((place + place[list(KPS_FLIP)] * (-1, 1) + (1, 0)) / 2)
 
 
-def difference(found: Floats, wanted: Floats) -> dict[str, float]:
+def difference(found: NDArray[np.floating[Any]], wanted: Floats) -> dict[str, float]:
     """Mean and spread of size and of the centre's offset, percent of the longer side of the ``wanted`` boxes (n, 4)."""
     side = _side(wanted)
     size = _side(found) / side - 1
@@ -101,7 +101,7 @@ def difference(found: Floats, wanted: Floats) -> dict[str, float]:
     }
 
 
-def _side(boxes: Floats) -> Floats:
+def _side(boxes: NDArray[np.floating[Any]]) -> Floats:
     return np.asarray((boxes[:, 2:] - boxes[:, :2]).max(1))
 
 
