@@ -72,6 +72,7 @@ def test_the_card_has_errors_by_yaw_and_links_its_pictures():
     assert row["int8, nme by box size"] == pytest.approx(2 * row["fp32, nme by box size"], abs=2e-3)
     assert tables["300w/private by yaw"]["45-90 degrees"]["faces"] == 0 and len(row) == 5
     card = _markdown("x", "landmarks", {"licence": "none"}, tables)
+    assert "| 45-90 degrees | 0 | - | - | - | - |" in card
     assert "### 300w/private by yaw" in card and "(x_sheet.jpg)" in card and "(x_ced.png)" in card
     assert "_sheet.jpg" not in _markdown("x", "detection", {"licence": "none"}, {})
 

@@ -208,8 +208,12 @@ def _rows(scores: Table) -> str:
     columns = list(dict.fromkeys(key for row in scores.values() for key in row))
     head = f"| | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}\n"
     return head + "".join(
-        f"| {name} | {' | '.join(str(row.get(column, '')) for column in columns)} |\n" for name, row in scores.items()
+        f"| {name} | {' | '.join(_cell(row.get(column, '')) for column in columns)} |\n" for name, row in scores.items()
     )
+
+
+def _cell(value: Any) -> str:
+    return "-" if value is None else str(value)
 
 
 def _markdown(name: str, task: str, card: dict[str, Any], tables: dict[str, Table]) -> str:
