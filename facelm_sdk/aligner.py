@@ -148,7 +148,9 @@ class Aligner:
         ``image`` is anything :func:`facelm_sdk.read_image` takes: (H, W, 3) uint8 BGR, a path, bytes, a PIL image.
         Detection is skipped where ``boxes`` (k, 4) xyxy or ``kps`` (k, 5, 2) are given (one face: (4,) or (5, 2)), and
         their order is kept. Where a model crops by five points and only boxes are given, the detector looks for the
-        points around each box; where it finds none, their mean place in the box is taken. A JPEG file far larger than
+        points around each box; where it finds none, their mean place in the box is taken. Where it crops by the
+        landmarks' box, boxes alone are taken as a detector's, from which that box differs by constants (see
+        :meth:`CropRecipe.of_detection`); the five points say it better. A JPEG file far larger than
         detection and crops need is decoded at 1/2, 1/4 or 1/8; all coordinates are those of the full picture.
 
         Raises ImageError for the picture, InputError for boxes and points.
@@ -285,11 +287,11 @@ class Aligner:
     def _transform(self, candidate: _Candidate, index: int) -> CropTransform:
         recipe = self.landmarker.recipe
         box = candidate.bbox
-        if recipe.kind == "box" and box is None:
+        if recipe.kind == "box" and recipe.box == "detector" and box is None:
             assert candidate.kps is not None
             box = _box_around(candidate.kps)
         try:
-            return recipe.transform(box, candidate.kps)
+            return recipe.of_detection(self.landmarker.spec.markup, box, candidate.kps)
         except InputError as error:
             raise InputError(f"face {index}: {error}") from error
 

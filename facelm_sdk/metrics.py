@@ -86,10 +86,13 @@ def nme(
 
 
 def landmark_errors(errors: ArrayLike) -> NDArray[np.float64]:
-    """The mean of :func:`point_errors` (n, L) over the faces found. Returns (L,), NaN without a face."""
+    """The mean of :func:`point_errors` (n, L) over the faces found. Returns (L,), NaN without a face.
+
+    A point that is NaN in a face whose others are not, as its place is not known, is no part of that point's mean.
+    """
     values = np.asarray(errors, np.float64)
-    found = values[~np.isnan(values).any(axis=1)]
-    return np.asarray(found.mean(axis=0) if len(found) else np.full(values.shape[1], np.nan))
+    counts = (~np.isnan(values)).sum(axis=0)
+    return np.where(counts > 0, np.nansum(values, axis=0) / np.maximum(counts, 1), np.nan)
 
 
 def region_errors(errors: ArrayLike, parts: Mapping[str, Sequence[int]]) -> dict[str, float]:

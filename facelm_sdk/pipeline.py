@@ -55,7 +55,7 @@ class Pipeline:
                 landmarks=landmarks[i],
                 scores=confidence[0][i] if confidence else None,
                 markup=self.spec.markup,
-                transform=self.spec.crop.transform(boxes[i], kps[i]),
+                transform=self.spec.crop.of_detection(self.spec.markup, boxes[i], kps[i]),
             )
             for i in range(kept if max_faces is None else min(kept, max_faces))
         ]

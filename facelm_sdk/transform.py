@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ._optional import load_cv2
+from .boxes import landmarks_box, mean_kps
 from .errors import ContractError, InputError
 
 ImageArray = NDArray[np.uint8]
@@ -42,6 +43,8 @@ class CropRecipe:
     ``kind="kps5"``: the least-squares similarity that maps the five points onto ``template`` (5 (x, y) pixels of the
     crop). ``kind="box"``: an upright square around the box, centred on the box centre moved by ``shift`` (fractions of
     the box's width and height), with side ``scale`` times the box's ``max`` side, ``min`` side or ``mean`` side.
+    ``box`` says what box the network was trained on: ``"detector"``, which is also meant where a contract does not say,
+    or ``"landmarks"``, the tight box of the annotated points; see :meth:`of_detection`.
     """
 
     size: int
@@ -50,6 +53,7 @@ class CropRecipe:
     side: Literal["max", "min", "mean"] = "max"
     scale: float = 1.0
     shift: tuple[float, float] = (0.0, 0.0)
+    box: Literal["detector", "landmarks"] = "detector"
 
     def __post_init__(self) -> None:
         if not isinstance(self.size, int) or isinstance(self.size, bool) or self.size < 1:
@@ -62,14 +66,19 @@ class CropRecipe:
             or self.side not in ("max", "min", "mean")
             or not 0 < self.scale < math.inf
             or not np.isfinite(self.shift).all()
+            or self.box not in ("detector", "landmarks")
         ):
-            raise ContractError(f"not a crop recipe: {self!r}; kind is kps5 or box, side max, min or mean, scale > 0")
+            raise ContractError(
+                f"not a crop recipe: {self!r}; kind is kps5 or box, side max, min or mean, scale > 0, box detector or "
+                "landmarks"
+            )
 
     def to_dict(self) -> dict[str, Any]:
-        """The recipe as JSON-ready values, only those its kind uses."""
+        """The recipe as JSON-ready values, only those its kind uses; ``box`` where it is not the detector's."""
         if self.kind == "kps5":
             return {"size": self.size, "kind": "kps5", "template": [list(p) for p in self.template or ()]}
-        return {"size": self.size, "kind": "box", "side": self.side, "scale": self.scale, "shift": list(self.shift)}
+        values = {"size": self.size, "kind": "box", "side": self.side, "scale": self.scale, "shift": list(self.shift)}
+        return values if self.box == "detector" else {**values, "box": self.box}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> CropRecipe:
@@ -88,7 +97,10 @@ class CropRecipe:
             raise ContractError(f"not a crop recipe: {dict(data)!r} ({error})") from error
 
     def transform(self, box: ArrayLike | None = None, kps: ArrayLike | None = None) -> CropTransform:
-        """The transform for one face: ``kps`` (5, 2) for a kps5 recipe, ``box`` (4,) xyxy for a box recipe."""
+        """The transform for one face: ``kps`` (5, 2) for a kps5 recipe, ``box`` (4,) xyxy for a box recipe.
+
+        ``box`` is of the kind that the recipe was trained on; :meth:`of_detection` makes it from a detection.
+        """
         if self.kind == "kps5":
             if kps is None:
                 raise InputError("this model's crop is cut by five points (kps), and none were given")
@@ -97,6 +109,20 @@ class CropRecipe:
         if box is None:
             raise InputError("this model's crop is cut by a box, and none was given")
         return CropTransform.from_box(box, self.size, side=self.side, scale=self.scale, shift=self.shift)
+
+    def of_detection(self, markup: str, box: ArrayLike | None = None, kps: ArrayLike | None = None) -> CropTransform:
+        """The transform for a face that a detector found, whose landmarks are wanted in ``markup``.
+
+        As :meth:`transform`, but for ``box="landmarks"``, whose box is made of ``kps`` (5, 2). Where only a detector's
+        ``box`` (4,) is known, the five points are taken at their mean place in it: the landmarks' box of 68 points is
+        then 1.02 times as wide and 0.73 times as high, with its centre 0.15 of the height lower.
+        """
+        if self.kind == "box" and self.box == "landmarks":
+            if kps is not None:
+                box = landmarks_box(_finite(kps, (5, 2), "five points (kps)"), markup)
+            elif box is not None:
+                box = landmarks_box(mean_kps(_finite(box, (4,), "a box")), markup)
+        return self.transform(box, kps)
 
 
 def kps5_recipe(size: int, *, zoom: float = 1.0, shift: tuple[float, float] = (0.0, 0.0)) -> CropRecipe:

@@ -61,10 +61,15 @@ class FacePipeline(nn.Module):
     """
 
     def __init__(
-        self, detector: nn.Module, landmarks: nn.Module, recipe: CropRecipe, det_size: int | tuple[int, int]
+        self,
+        detector: nn.Module,
+        landmarks: nn.Module,
+        recipe: CropRecipe,
+        det_size: int | tuple[int, int],
+        markup: str = "ibug68",
     ) -> None:
         super().__init__()
-        self.detector, self.landmarks, self.recipe = detector, landmarks, recipe
+        self.detector, self.landmarks, self.recipe, self.markup = detector, landmarks, recipe, markup
         self.padded = not isinstance(det_size, int)
         self.frame = (det_size, det_size) if isinstance(det_size, int) else det_size
 
@@ -76,7 +81,7 @@ class FacePipeline(nn.Module):
         kps = (kps + 0.5) / zoom - 0.5
         kept = torch.nonzero(outside_better(boxes, MAX_CONTAINED)).flatten()
         boxes, scores, kps = (part.index_select(0, kept) for part in (boxes, scores, kps))
-        back = crops_to_picture(self.recipe, boxes, kps)
+        back = crops_to_picture(self.recipe, boxes, kps, self.markup)
         outputs = self.landmarks(cut(image, back, self.recipe.size).permute(0, 2, 3, 1))
         points, *confidence = outputs if isinstance(outputs, tuple) else (outputs,)
         return boxes, scores, kps, points @ back[:, :, :2].mT + back[:, None, :, 2], *confidence
@@ -183,7 +188,7 @@ def _module(detector_part: Built, landmark_part: Built, spec: PipelineSpec) -> F
     detector = graph_module(detector_part)
     assert isinstance(detector, DetectorGraph)
     detector.floor = min(max(spec.det_thresh, SCORE_FLOOR), 1 - 1e-6)
-    return FacePipeline(detector, graph_module(landmark_part), spec.crop, spec.det_size).eval()
+    return FacePipeline(detector, graph_module(landmark_part), spec.crop, spec.det_size, spec.markup).eval()
 
 
 def _spec(landmarks: LandmarkSpec, found: DetectorSpec, detector: Detector | None) -> PipelineSpec:

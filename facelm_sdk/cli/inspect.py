@@ -152,6 +152,14 @@ def _axis(name: str, rank: int, index: int, contract: Mapping[str, Any]) -> str:
     return "n" if contract["task"] == "landmarks" else "k"
 
 
+def cut_by(crop: Mapping[str, Any]) -> str:
+    """What a crop is cut by, from the contract's ``crop``."""
+    if crop["kind"] == "kps5":
+        return "five points"
+    own = crop.get("box") == "landmarks"
+    return "the landmarks' box (made of the five points)" if own else "the detector's box"
+
+
 def crop_in_words(crop: Mapping[str, Any]) -> str:
     """How a crop is cut, as a sentence, from the contract's ``crop``."""
     size = f"{crop['size']} px"
@@ -164,7 +172,7 @@ def crop_in_words(crop: Mapping[str, Any]) -> str:
     side = {"max": "longer side", "min": "shorter side", "mean": "mean side"}[crop["side"]]
     x, y = crop["shift"]
     moved = f", moved by {x:g} of its width and {y:g} of its height" if x or y else ""
-    return f"square of {crop['scale']:g} x the {side} of the box, centred on it{moved}, resized to {size}"
+    return f"square of {crop['scale']:g} x the {side} of {cut_by(crop)}, centred on it{moved}, resized to {size}"
 
 
 def indices_in_words(indices: tuple[int, ...]) -> str:

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from .. import zoo
 from ..runtimes.onnxruntime import OrtSession
-from .inspect import in_words
+from .inspect import cut_by, in_words
 
 
 def models(
@@ -31,7 +31,7 @@ def models(
     for row in rows:
         title = f"{row['name']}, {row['precision']}"
         table = Table(title=title, title_justify="left", title_style="bold", show_header=False, box=None)
-        crop = f", crops of {row['crop']['size']} px" if row["crop"] else ""
+        crop = f", crops of {row['crop']['size']} px by {cut_by(row['crop'])}" if row["crop"] else ""
         table.add_row("task", f"{row['task']}{crop}")
         table.add_row("markup", f"{row['markup']} ({row['num_landmarks']} points)")
         table.add_row("precision", f"{row['precision']}{', flip averaging inside' if row['flip'] else ''}")

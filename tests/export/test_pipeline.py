@@ -289,6 +289,7 @@ SCENES = {
         (kps5_recipe(40, zoom=0.7, shift=(2.0, -3.0)), 256),
         (CropRecipe(48, "box", side="max", scale=1.3), (320, 256)),
         (CropRecipe(33, "box", side="min", scale=0.9, shift=(0.1, -0.12)), 480),
+        (CropRecipe(48, "box", scale=1.2, box="landmarks"), 256),
     ],
 )
 def test_geometry(landmark_spec, scene, recipe, det_size):
@@ -414,6 +415,7 @@ def test_cutting_what_no_face_shows(resampling):
         CropRecipe(48, "box", side="max", scale=1.3),
         CropRecipe(48, "box", side="min", scale=0.9, shift=(0.1, -0.12)),
         CropRecipe(33, "box", side="mean"),
+        CropRecipe(48, "box", scale=1.2, box="landmarks"),
         kps5_recipe(40, zoom=0.7, shift=(2.0, -3.0)),
     ],
 )
@@ -421,10 +423,10 @@ def test_crop_geometry_is_the_recipes(recipe):
     rng = np.random.default_rng(0)
     kps = rng.uniform(0, 500, (20, 1, 2)) + rng.uniform(20, 90, (20, 5, 2))
     faces = np.concatenate([kps.min(1) - rng.uniform(0, 9, (20, 2)), kps.max(1) + rng.uniform(0, 9, (20, 2))], 1)
-    found = crops_to_picture(recipe, torch.from_numpy(faces).float(), torch.from_numpy(kps).float()).numpy()
-    expected = [recipe.transform(box, points).inverse for box, points in zip(faces, kps, strict=True)]
+    found = crops_to_picture(recipe, torch.from_numpy(faces).float(), torch.from_numpy(kps).float(), "ibug68").numpy()
+    expected = [recipe.of_detection("ibug68", box, points).inverse for box, points in zip(faces, kps, strict=True)]
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=2e-3)
-    degenerate = crops_to_picture(recipe, torch.ones(1, 4), torch.ones(1, 5, 2))
+    degenerate = crops_to_picture(recipe, torch.ones(1, 4), torch.ones(1, 5, 2), "ibug68")
     assert torch.isfinite(degenerate).all()
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from facelm_sdk import Aligner, Detector, Landmarker
+from facelm_sdk.boxes import landmarks_box
 from facelm_sdk.errors import ImageError, InputError, MarkupError
 from facelm_sdk.transform import ARCFACE_112, CropRecipe
 
@@ -165,6 +166,21 @@ def test_box_models(landmark_model, picture):
     (face,) = aligner(picture, kps=kps)
     np.testing.assert_allclose(face.transform.invert(np.array([15.5, 15.5])), [200, 200], atol=1e-3)
     assert face.transform.scale == pytest.approx(32 / 250)
+
+
+def test_models_of_the_landmarks_box(aligner, landmark_model, picture):
+    """Detections and five points are cut by the box made of the points, a box alone by the one its constants make."""
+    recipe = CropRecipe(32, "box", scale=1.25, box="landmarks")
+    own = Aligner(landmark_model(crop=recipe), aligner.detector)
+    faces = own(picture)
+    assert faces
+    for face in faces:
+        np.testing.assert_allclose(face.transform.matrix, recipe.transform(landmarks_box(face.kps)).matrix, rtol=1e-5)
+        (again,) = own(picture, kps=face.kps)
+        np.testing.assert_allclose(again.transform.matrix, face.transform.matrix, rtol=1e-5)
+    (face,) = own(picture, boxes=(100, 100, 300, 320))
+    expected = recipe.of_detection("ibug68", (100, 100, 300, 320))
+    np.testing.assert_allclose(face.transform.matrix, expected.matrix, rtol=1e-5)
 
 
 def test_nothing_given_and_no_detector(landmark_model, picture):

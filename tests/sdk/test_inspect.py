@@ -57,9 +57,11 @@ def test_a_landmark_model(landmark_model):
     assert text["markup"].startswith("ibug68, 68 points: jaw 0-16; brows 17-26")
     assert text["input"] == "crops uint8 (n, 32, 32, 3): BGR pixels, raw"
     assert text["crop"] == (
-        "square of 1.2 x the longer side of the box, centred on it, moved by 0 of its width and -0.12 of its height, "
-        "resized to 32 px"
+        "square of 1.2 x the longer side of the detector's box, centred on it, moved by 0 of its width and -0.12 of "
+        "its height, resized to 32 px"
     )
+    trained = said(landmark_model(crop=CropRecipe(size=32, kind="box", box="landmarks", scale=1.2)))
+    assert "1.2 x the longer side of the landmarks' box (made of the five points), centred" in trained["crop"]
     assert text["flip averaging"] == "inside the graph" and "feed pixels as they are" in text["inside"]
     assert text["data"] == "drawn by hand" and text["licence"] == "CC0" and text["parity"] == "max_px 0.001"
     assert text["sha256"] == facts["sha256"]

@@ -74,6 +74,8 @@ def test_errors_by_point_and_region_by_hand():
     expected = {"nose": 0, "mouth": 0.25, "eyes": 0.175, "left_eye": 0.25, "right_eye": 0.1}
     assert regions == pytest.approx(expected)
     assert np.isnan(metrics.landmark_errors(errors[2:])).all()
+    errors[0, 3] = np.nan  # a point whose place is not known
+    np.testing.assert_allclose(metrics.landmark_errors(errors), [0.25, 0.1, 0, 0, 0])
 
 
 def test_a_summary_without_any_face_found():

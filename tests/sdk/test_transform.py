@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from facelm_sdk.errors import ContractError, InputError
+from facelm_sdk.boxes import landmarks_box, outline_weights
+from facelm_sdk.errors import ContractError, InputError, MarkupError
 from facelm_sdk.transform import ARCFACE_112, CropRecipe, CropTransform, kps5_recipe, similarity
 
 angles = st.floats(-np.pi, np.pi)
@@ -97,8 +98,19 @@ def test_recipe_survives_its_dict():
     for recipe in (
         kps5_recipe(192, zoom=0.7, shift=(0, 4)),
         CropRecipe(256, "box", side="min", scale=1.2, shift=(0, 0.1)),
+        CropRecipe(256, "box", scale=1.2, box="landmarks"),
     ):
         assert CropRecipe.from_dict(recipe.to_dict()) == recipe
+    assert CropRecipe(256, "box", box="landmarks").to_dict()["box"] == "landmarks"
+
+
+def test_a_contract_that_does_not_say_means_the_detectors_box():
+    """As contracts from before it could be said; versions from then read those of the detector's box as they are."""
+    old = {"size": 64, "kind": "box", "side": "max", "scale": 1.2, "shift": [0.0, 0.0]}
+    recipe = CropRecipe.from_dict(old)
+    assert recipe.box == "detector" and recipe.to_dict() == old
+    found = recipe.of_detection("ibug68", [10, 20, 50, 70], np.asarray(ARCFACE_112))
+    np.testing.assert_array_equal(found.matrix, recipe.transform([10, 20, 50, 70]).matrix)
 
 
 @pytest.mark.parametrize(
@@ -110,6 +122,7 @@ def test_recipe_survives_its_dict():
         {"size": 64, "kind": "round"},
         {"size": 64, "kind": "box", "side": "long"},
         {"size": 64, "kind": "box", "scale": 0},
+        {"size": 64, "kind": "box", "box": "dataset"},
         {"size": 64, "kind": "box", "margin": 1},
         {"kind": "box"},
     ],
@@ -136,6 +149,48 @@ def test_a_recipe_says_what_it_needs():
         kps5_recipe(112).transform(box=[0, 0, 9, 9])
     with pytest.raises(InputError, match="box"):
         CropRecipe(64, "box").transform(kps=ARCFACE_112)
+
+
+@settings(max_examples=50, deadline=None)
+@given(angles, scales, shifts, st.sampled_from(["ibug68", "wflw98", "cofw29", "kps5"]))
+def test_the_landmarks_box_follows_the_five_points(angle, scale, shift, markup):
+    """The outline turns and grows with the points, and the box is the upright one around it."""
+    np.testing.assert_allclose(outline_weights(markup).sum(1), 1, atol=1e-12)
+    outline = outline_weights(markup) @ np.asarray(ARCFACE_112)
+    moved = outline @ rotation(angle, scale).T + shift
+    expected = [*moved.min(0), *moved.max(0)]
+    found = landmarks_box(np.asarray(ARCFACE_112) @ rotation(angle, scale).T + shift, markup)
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-4 * scale)
+
+
+def test_the_landmarks_box_is_even_and_fits_the_markup():
+    kps = (np.asarray(ARCFACE_112) + np.asarray(ARCFACE_112)[[1, 0, 2, 4, 3]] * [-1, 1] + [112, 0]) / 2
+    boxes = {name: landmarks_box(kps, name) for name in ("ibug68", "jd106", "cofw29", "aflw19", "kps5")}
+    for box in boxes.values():
+        assert (box[0] + box[2]) / 2 == pytest.approx(56, abs=0.05)
+    width = {name: box[2] - box[0] for name, box in boxes.items()}
+    assert width["ibug68"] == width["jd106"] > width["cofw29"] == width["aflw19"] > width["kps5"]
+    np.testing.assert_array_equal(boxes["kps5"], [*kps.min(0), *kps.max(0)])
+    with pytest.raises(MarkupError):
+        landmarks_box(kps, "ibug69")
+
+
+def test_a_detection_is_cut_by_the_landmarks_box():
+    kps, recipe = np.asarray(ARCFACE_112) * 3 + 40, CropRecipe(64, "box", scale=1.2, box="landmarks")
+    own = recipe.transform(landmarks_box(kps))
+    for box in (None, [0, 0, 9, 9]):
+        np.testing.assert_array_equal(recipe.of_detection("ibug68", box, kps).matrix, own.matrix)
+    alone = recipe.of_detection("ibug68", [100, 200, 300, 450])  # the constants that the docstring states
+    width, height = 1.02 * 200, 0.73 * 250
+    assert 64 / alone.scale == pytest.approx(1.2 * max(width, height), rel=0.01)
+    middle = alone.invert(np.array([31.5, 31.5]))
+    np.testing.assert_allclose(middle, [200, 325 + 0.15 * 250], atol=1)
+    given = recipe.transform([10, 10, 60, 70])  # training gives the annotated box itself
+    assert given.scale == pytest.approx(64 / 72)
+    with pytest.raises(InputError, match="none was given"):
+        recipe.of_detection("ibug68")
+    with pytest.raises(InputError, match=r"five points .* finite"):
+        recipe.of_detection("ibug68", None, np.full((5, 2), np.nan))
 
 
 def test_very_wide_pictures_are_cropped():

@@ -12,10 +12,11 @@ import pytest
 from typer import Typer
 from typer.testing import CliRunner
 
-from facelm_sdk import Detector, Landmarker
+from facelm_sdk import Aligner, Detector, Landmarker
 from facelm_sdk import markup as markups
 from facelm_sdk.cli import plugins
 from facelm_sdk.errors import InputError, MarkupError, MissingDependencyError
+from facelm_sdk.pose import HEAD_68
 from facelm_sdk.transform import CropRecipe, CropTransform
 from facelm_training import datasets
 from facelm_training.datasets.base import build
@@ -84,6 +85,7 @@ def test_the_tables(wflw, box_model, tmp_path):
     assert rows["occlusion"][0] == ["2", "0", "16.50", "16.50", "50.00", "10.00"]
     assert "expression" not in rows  # has no face
     assert rows["full"][1] == ["10.00"] * 8  # seven parts and all but the jaw
+    assert sum(int(cells[1]) for name in ("0-15", "15-30", "30-45", "45-90") for cells in rows[name]) == 4
     (path,) = out.glob("*.json")
     assert path.name == "tiny_wflw_test.json"
     record = json.loads(path.read_text("utf-8"))
@@ -134,8 +136,8 @@ def test_no_result_is_written_over_another_or_the_model(wflw, box_model, tmp_pat
 def test_the_papers_crop_is_of_the_landmarks_box(wflw, box_model, template):
     faces = datasets.open(f"wflw:{wflw}")
     landmarker = Landmarker(box_model)
-    cut = Cut.of(landmarker.recipe)
-    assert cut.source == "landmarks" and not cut.needs_detector
+    cut = Cut.of(landmarker.recipe, box="landmarks")
+    assert not cut.needs_detector and "as in the papers" in cut.description
     found = predict(faces, landmarker, cut, batch=3)
     for points, face in zip(found, faces, strict=True):
         box = [*face.points.min(0), *face.points.max(0)]
@@ -203,15 +205,81 @@ def test_five_points_that_are_given(detected, template, source):
 
 def test_cuts_that_cannot_be(detected):
     dataset, _, landmarker = detected
-    with pytest.raises(InputError, match="cut by box: --box is landmarks, dataset, detector"):
+    with pytest.raises(InputError, match="cut by box: --box is detector, landmarks, dataset"):
         Cut.of(BOX, points="truth")
     with pytest.raises(InputError, match="cut by five points: --points is detector, dataset, truth"):
         Cut.of(landmarker.recipe, box="landmarks")
     with pytest.raises(InputError, match="--points is detector, dataset, truth; got 'oracle'"):
         Cut.of(landmarker.recipe, points="oracle")
     with pytest.raises(InputError, match="a has no box of the data set's own"):
-        Cut.of(BOX, box="dataset").transform(dataset[0], None)
+        Cut.of(BOX, box="dataset").transform(dataset[0], None, "ibug68")
     assert "oracle" in Cut.of(landmarker.recipe, points="truth").description
+
+
+def test_points_that_are_not_known_count_in_no_error():
+    points = np.random.default_rng(0).uniform(0, 100, (2, 68, 2))
+    known = np.ones((2, 68), bool)
+    known[0, :8] = False
+    samples = build("ibug68", ["a", "b"], [Path("x")] * 2, points, known=known)
+    dataset = datasets.Dataset(datasets.READERS["turned68"], "test", tuple(samples))
+    moved = points + np.array([0, 5])
+    moved[0, :8] += 1000
+    scores = score(dataset, moved, "ibug68")
+    eyes = np.array([sample.norms["inter_ocular"] for sample in dataset])
+    np.testing.assert_allclose(scores.errors["inter_ocular"], 5 / eyes, rtol=1e-5)
+    assert scores.landmarks()[0] == pytest.approx(500 / eyes[1], rel=1e-4)
+    moved[0] = np.nan
+    assert np.isnan(score(dataset, moved, "ibug68").errors["inter_ocular"]).tolist() == [True, False]
+
+
+def test_what_users_run_is_the_default(detected, landmark_model):
+    """The detection's own box, or the landmarks' box made of its five points, as Aligner cuts it."""
+    dataset, detector, _ = detected
+    for box, told in (("detector", "the box of the detection"), ("landmarks", "made of the five points")):
+        landmarker = Landmarker(landmark_model(crop=CropRecipe(SIZE, "box", scale=1.2, box=box)))
+        cut = Cut.of(landmarker.recipe)
+        assert cut.needs_detector and told in cut.description
+        faces = Aligner(landmarker, detector)(cv2.imread(str(dataset[0].source)))
+        found = predict(dataset.part([0, 1]), landmarker, cut, detector)
+        np.testing.assert_allclose(found, [face.landmarks for face in faces], atol=0.01)
+
+
+def test_it_is_told_which_way_a_box_is_cut(wflw, box_model, detector_model):
+    for args, told in (((), True), (("--box", "landmarks"), False)):
+        options = ("--model", box_model, "--detector", detector_model(), "--data", f"wflw:{wflw}", "--quiet")
+        result = invoke(*options, *args)
+        assert result.exit_code == 0, result.output
+        assert ("the papers' protocol is --box landmarks" in result.stdout) == told
+        assert ("as in the papers" in result.stdout) != told
+
+
+def test_errors_by_yaw():
+    """Each face is in the row of its yaw; the box's size normalises as the points' own box has it."""
+    rng = np.random.default_rng(0)
+    yaws, errors = [0, -10, 20, 40, -50, 80], [1, 3, 2, 4, np.nan, 6]
+    points = []
+    for yaw in yaws:
+        a = np.radians(-yaw)
+        turn = np.array([[np.cos(a), 0, np.sin(a)], [0, 1, 0], [-np.sin(a), 0, np.cos(a)]])
+        head = HEAD_68 @ turn.T + (0, 0, 100)
+        points.append(1000 * head[:, :2] / head[:, 2:] + rng.uniform(100, 300, 2))
+    names = [str(index) for index in range(len(yaws))]
+    dataset = datasets.Dataset(
+        datasets.READERS["300w"], "private", tuple(build("ibug68", names, [Path("x")] * 6, points))
+    )
+    moved = np.array(points) + np.array([0.6, 0.8]) * np.array(errors)[:, None, None]
+    scores = score(dataset, moved, "ibug68")
+    rows = scores.by_yaw()
+    assert [list(row.values())[:2] for row in rows.values()] == [[2, 0], [1, 0], [1, 0], [2, 1]]
+    assert rows == scores.to_dict()["by_yaw"] and list(rows) == ["0-15", "15-30", "30-45", "45-90"]
+    sizes = np.sqrt(np.prod(np.ptp(points, axis=1), axis=1))
+    assert rows["0-15"]["box"] == pytest.approx(100 * (1 / sizes[0] + 3 / sizes[1]) / 2, abs=0.01)
+    assert rows["45-90"]["box"] == pytest.approx(100 * 6 / sizes[5], abs=0.01)
+    eyes = np.linalg.norm(points[5][36] - points[5][45])
+    assert rows["45-90"]["inter_ocular"] == pytest.approx(100 * 6 / eyes, abs=0.01)
+    sparse = rng.uniform(0, 100, (6, 29, 2))
+    few = datasets.Dataset(datasets.READERS["cofw"], "test", tuple(build("cofw29", names, [Path("x")] * 6, sparse)))
+    assert score(few, sparse, "cofw29").by_yaw() == {}
 
 
 def test_other_markups_are_compared_as_the_sparser_one(detected):

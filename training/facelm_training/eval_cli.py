@@ -46,7 +46,10 @@ def eval_command(
     out: Annotated[Path | None, typer.Option("--out", "-o", metavar="DIR", help="Where JSON and CED plots go.")] = None,
     box: Annotated[
         str | None,
-        typer.Option(help="Models cut by a box: landmarks (of the annotation, as in the papers), dataset or detector."),
+        typer.Option(
+            help="Models cut by a box: detector (the default: what users run), landmarks (the annotation's, as in the "
+            "papers) or dataset."
+        ),
     ] = None,
     points: Annotated[
         str | None, typer.Option(help="Models cut by five points: detector, dataset, or truth (an oracle).")
@@ -66,6 +69,8 @@ def eval_command(
 
     A face that is not found, for want of a detection with an IoU of 0.3 with the landmarks' box, counts as a failure
     and is no part of the mean.
+
+    Faces are found and cut as users' are, by the detector; --box landmarks is the papers' protocol.
     """
     from facelm_sdk import Detector, Landmarker
 
@@ -164,6 +169,8 @@ def _print(console: Console, scores: Scores, model: str, cut: Cut) -> None:
     head = f"[bold]{escape(model)}[/] on [bold]{dataset.title}[/]"
     console.print(f"\n{head}, {len(dataset)} faces, {scores.markup.name} points", soft_wrap=True)
     console.print(f"crop by {cut.description}", soft_wrap=True)
+    if cut.recipe.kind == "box" and cut.needs_detector:
+        console.print("so users run it; the papers' protocol is --box landmarks", soft_wrap=True)
     for metric in dataset.metrics:
         percent = f"{100 * metric.threshold:g}"
         heads = ("faces", "missed", "NME", "median", f"FR{percent}", f"AUC{percent}")
@@ -173,6 +180,10 @@ def _print(console: Console, scores: Scores, model: str, cut: Cut) -> None:
     parts = tuple(_words(name) for name in next(iter(regions.values())))
     title = f"error by part of the face, {_words(dataset.metrics[0].norm)}, %"
     console.print(_table(title, parts, {name: list(row.values()) for name, row in regions.items()}))
+    if yaws := scores.by_yaw():
+        rows = {f"{bounds} degrees": list(row.values()) for bounds, row in yaws.items()}
+        columns = ("faces", "missed", f"NME, {_words(dataset.metrics[0].norm)}", "NME, box size")
+        console.print(_table("by yaw of the annotated points, %", columns, rows))
 
 
 def _words(name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +17,26 @@ from facelm_sdk.aligner import MATCHING_IOU
 from facelm_sdk.boxes import iou
 from facelm_sdk.detector import Detections
 from facelm_sdk.errors import InputError, MarkupError
+from facelm_sdk.pose import head_pose
 from facelm_sdk.transform import CropRecipe, CropTransform
 from facelm_sdk.types import ImageArray
 
 from .datasets import Dataset, Metric, Sample
 
 BOXES = {
-    "landmarks": "the box of the annotated landmarks, as the papers cut it",
-    "dataset": "the data set's own face box",
     "detector": "the box of the detection that overlaps the annotated landmarks most",
+    "landmarks": "the box of the annotated landmarks, as in the papers: no user has it",
+    "dataset": "the data set's own face box",
 }
+MADE_BOX = "the landmarks' box made of the five points of the detection that overlaps the annotated landmarks most"
 POINTS = {
     "detector": "the five points of the detection that overlaps the annotated landmarks most",
     "dataset": "the data set's own five points",
     "truth": "five points of the annotation: an oracle, better than any detector",
 }
+
+YAWS = (0, 15, 30, 45, 90)
+"""Bounds of the absolute yaw, in degrees, between which errors are told apart."""
 
 Track = Callable[[Iterable[Sample]], Iterable[Sample]]
 
@@ -44,9 +50,11 @@ class Cut:
 
     @classmethod
     def of(cls, recipe: CropRecipe, box: str | None = None, points: str | None = None) -> Cut:
-        """``box``: landmarks (default), dataset or detector; ``points``: detector (default), dataset or truth.
+        """``box``: detector (default), landmarks or dataset; ``points``: detector (default), dataset or truth.
 
-        Raises InputError for another, and for one that the recipe has no use for.
+        The default is what users run: the detection's five points, its box, or the landmarks' box made of the points,
+        as the recipe says. ``box="landmarks"`` is the papers' protocol. Raises InputError for another, and for one that
+        the recipe has no use for.
         """
         name, value, other, sources = ("--box", box, points, BOXES)
         if recipe.kind == "kps5":
@@ -65,15 +73,17 @@ class Cut:
     @property
     def description(self) -> str:
         """For people."""
+        if self.needs_detector and self.recipe.box == "landmarks":
+            return MADE_BOX
         return (POINTS if self.recipe.kind == "kps5" else BOXES)[self.source]
 
-    def transform(self, sample: Sample, found: Detections | None) -> CropTransform | None:
-        """The crop of a face among the detections; None where it is not found.
+    def transform(self, sample: Sample, found: Detections | None, markup: str) -> CropTransform | None:
+        """The crop of a face among the detections for a model of ``markup``; None where it is not found.
 
         Raises InputError where the data set has not what the crop is cut by.
         """
         if self.source == "detector":
-            return None if found is None else self._matched(sample, found)
+            return None if found is None else self._matched(sample, found, markup)
         box, kps = sample.box, sample.kps5
         if self.source == "landmarks":
             box = sample.landmark_box
@@ -83,13 +93,13 @@ class Cut:
             raise InputError(f"{sample.name} has no {_BY[self.recipe.kind]} of the data set's own")
         return self.recipe.transform(box, kps)
 
-    def _matched(self, sample: Sample, found: Detections) -> CropTransform | None:
+    def _matched(self, sample: Sample, found: Detections, markup: str) -> CropTransform | None:
         overlaps = iou(sample.landmark_box, found.boxes)
         if not len(found) or overlaps.max() < MATCHING_IOU:
             return None
         best = int(overlaps.argmax())
         try:
-            return self.recipe.transform(found.boxes[best], found.kps[best])
+            return self.recipe.of_detection(markup, found.boxes[best], found.kps[best])
         except InputError:  # points that determine no crop are as good as none
             return None
 
@@ -141,7 +151,8 @@ def predict(
     for index, sample in enumerate(track(samples)):
         results.append(np.full((landmarker.spec.num_landmarks, 2), np.nan))
         picture = sample.image()
-        transform = cut.transform(sample, None if finder is None else finder(sample, picture))
+        detections = None if finder is None else finder(sample, picture)
+        transform = cut.transform(sample, detections, landmarker.spec.markup)
         if transform is None:
             continue
         transform.warp(picture, out=crops[len(waiting)])
@@ -157,8 +168,8 @@ def predict(
 class Scores:
     """Errors of the faces of a data set, and the rows of its tables.
 
-    ``errors`` (n,) by normaliser, fractions; ``points`` (n, L), the errors of each point by the first normaliser;
-    ``markup`` the points they are of.
+    ``errors`` (n,) by normaliser, fractions; ``points`` (n, L), the errors of each point by the first normaliser, NaN
+    where its place is not known; ``markup`` the points they are of.
     """
 
     dataset: Dataset
@@ -187,6 +198,33 @@ class Scores:
             for name, mask in self.dataset.subsets().items()
         }
 
+    def by_yaw(self) -> dict[str, dict[str, Any]]:
+        """A row a range of the absolute yaw of the annotated points: faces, missed, and NME in percent.
+
+        The NME is by the first normaliser and by ``box``, the size of the annotated points' box, as the distance
+        between the eyes shrinks with the yaw and lets any error seem large. Empty where the data set has not the 68
+        points that a pose is found by; faces without a pose are in no row.
+        """
+        samples, first = self.dataset.samples, self.dataset.metrics[0].norm
+        try:
+            yaws = np.array([_yaw(sample) for sample in samples])
+        except MarkupError:
+            return {}
+        errors = self.errors[first]
+        sizes = metrics.box_size(np.stack([sample.landmark_box for sample in samples]))
+        by_box = errors * np.array([sample.norms[first] for sample in samples]) / sizes
+        rows = {}
+        for low, high in pairwise(YAWS):
+            chosen = (yaws >= low) & ((yaws < high) | (high == YAWS[-1]))
+            found = chosen & ~np.isnan(errors)
+            rows[f"{low}-{high}"] = {
+                "faces": int(chosen.sum()),
+                "missed": int((chosen & ~found).sum()),
+                first: round(100 * float(errors[found].mean()), 3) if found.any() else None,
+                "box": round(100 * float(by_box[found].mean()), 3) if found.any() else None,
+            }
+        return rows
+
     def landmarks(self) -> list[float]:
         """The error of each point over all faces, percent of the first normaliser."""
         return [float(error) for error in 100 * metrics.landmark_errors(self.points)]
@@ -200,10 +238,19 @@ class Scores:
                 for metric in self.dataset.metrics
             },
             "regions": {name: _rounded(parts) for name, parts in self.regions().items()},
+            "by_yaw": self.by_yaw(),
             "landmarks": [round(value, 3) for value in self.landmarks()],
             "faces": [sample.name for sample in self.dataset],
             "errors": {norm: [round(float(value), 6) for value in values] for norm, values in self.errors.items()},
         }
+
+
+def _yaw(sample: Sample) -> float:
+    """The absolute yaw in degrees, NaN where the points have none."""
+    try:
+        return abs(head_pose(sample.points, sample.markup).yaw)
+    except InputError:
+        return float("nan")
 
 
 def _with_missed(row: dict[str, Any], errors: NDArray[np.float64]) -> dict[str, Any]:
@@ -218,16 +265,26 @@ def score(dataset: Dataset, prediction: NDArray[np.float64], markup: str) -> Sco
     """The scores of predicted points (n, L, 2) of ``markup``, NaN where a face was not found.
 
     Points of different markups are compared as those of the sparser one. The distances that normalise are always the
-    data set's. Raises MarkupError where neither markup can be made from the other.
+    data set's. Points that a data set marks as not known count in no error. Raises MarkupError where neither markup can
+    be made from the other.
     """
     target = np.stack([sample.points for sample in dataset]).astype(np.float64)
     common = common_markup(markup, dataset.info.markup)
     prediction = markups.convert(prediction, markup, common.name).astype(np.float64)
     target = markups.convert(target, dataset.info.markup, common.name).astype(np.float64)
     norms = {metric.norm: np.array([one.norms[metric.norm] for one in dataset]) for metric in dataset.metrics}
-    errors = {name: metrics.nme(prediction, target, norm) for name, norm in norms.items()}
-    points = metrics.point_errors(prediction, target, norms[dataset.metrics[0].norm])
-    return Scores(dataset, common, errors, points)
+    known = _known(dataset, common)
+    points = {name: metrics.point_errors(prediction, target, norm) for name, norm in norms.items()}
+    errors = {name: np.where(known, values, 0).sum(1) / known.sum(1) for name, values in points.items()}
+    return Scores(dataset, common, errors, np.where(known, points[dataset.metrics[0].norm], np.nan))
+
+
+def _known(dataset: Dataset, common: markups.Markup) -> NDArray[np.bool_]:
+    """Which points (n, L) of the common markup have a place that is known."""
+    if common.name != dataset.info.markup or all(sample.known is None for sample in dataset):
+        return np.ones((len(dataset), common.num_points), bool)
+    every = np.ones(common.num_points, bool)
+    return np.stack([every if sample.known is None else sample.known for sample in dataset])
 
 
 def common_markup(model: str, data: str) -> markups.Markup:

@@ -257,6 +257,7 @@ class _BoxCrop:
     side: Literal["max", "min", "mean"] = "max"
     scale: float = 1.0
     shift: tuple[float, float] = (0.0, 0.0)
+    box: Literal["detector", "landmarks"] = "detector"
 
     def __post_init__(self) -> None:
         number("scale", self.scale, above=0)

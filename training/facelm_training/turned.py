@@ -1,7 +1,8 @@
 """Turned photographs: faces of large poses, made from photographs of faces that look at the camera.
 
 ``python -m facelm_training.turned --data DIR --out DIR/turned68`` makes them from 300-W's training pictures; the data
-set ``turned68`` reads them.
+set ``turned68`` reads them. With ``--faces 300w/common:300w --views 1 --out DIR/turned68_test`` they are of test faces,
+for scores by yaw (``turned68/test``) and for nothing else.
 
 A morphable head is fitted to a face's 68 points, which gives depth to every pixel; the picture is then turned about the
 head's axis and looked at again, as 300W-LP was made (Zhu et al. 2016, "Face Alignment Across Large Poses: A 3D
@@ -261,12 +262,16 @@ def make(head: Head, samples: Iterable[datasets.Sample], out: Path, *, views: in
 def main(
     data: Annotated[Path, typer.Option(help="the folder with ict_face_model.npz and 300w/")],
     out: Annotated[Path, typer.Option(help="where the pictures and their labels go")],
+    faces: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME:FOLDER", help="data sets below --data. (default: 300-W's training faces)"),
+    ] = None,
     views: Annotated[int, typer.Option(help="turned pictures a face")] = 1,
     limit: Annotated[int | None, typer.Option(help="the first faces only, for a trial")] = None,
 ) -> None:
-    """Turn the training faces of 300-W to large poses."""
+    """Turn faces to large poses, by default the training faces of 300-W."""
     head = Head(data / FILE)
-    samples = [sample for spec in SOURCES for sample in datasets.open_below(spec, data)][:limit]
+    samples = [sample for spec in faces or SOURCES for sample in datasets.open_below(spec, data)][:limit]
     with Progress() as bar:
         count = make(head, bar.track(samples, description="turning"), out, views=views)
     typer.echo(f"{count} pictures in {out}")

@@ -1,9 +1,10 @@
-"""Crop geometry of many faces at once: the graph's twin of :meth:`facelm_sdk.transform.CropRecipe.transform`."""
+"""Crop geometry of many faces at once: the graph's twin of :meth:`facelm_sdk.transform.CropRecipe.of_detection`."""
 
 from __future__ import annotations
 
 import torch
 
+from facelm_sdk.boxes import outline_weights
 from facelm_sdk.transform import CropRecipe
 
 TINY = 1e-12
@@ -14,10 +15,14 @@ def crops_to_picture(
     recipe: CropRecipe,
     boxes: torch.Tensor,  # (k, 4) xyxy
     kps: torch.Tensor,  # (k, 5, 2)
+    markup: str,
 ) -> torch.Tensor:  # (k, 2, 3)
-    """The maps from a crop's pixels to the picture's: ``recipe.transform(box, points).inverse`` of each face."""
+    """The maps from a crop's pixels to the picture's: ``recipe.of_detection(markup, ...).inverse`` of each face."""
     if recipe.kind == "kps5":
         return _by_kps(torch.tensor(recipe.template), kps)
+    if recipe.box == "landmarks":
+        outline = torch.tensor(outline_weights(markup), dtype=kps.dtype) @ kps
+        boxes = torch.cat([outline.amin(1), outline.amax(1)], 1)
     return _by_box(recipe, boxes)
 
 

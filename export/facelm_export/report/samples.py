@@ -73,7 +73,7 @@ def portrait_crops(spec: LandmarkSpec, count: int = 24) -> NDArray[np.uint8]:
     for i in range(count):
         kps = PICTURE_KPS + rng.normal(0, 2.0, (5, 2))
         box = PICTURE_BOX + rng.normal(0, 4.0, 4)
-        crop = spec.crop.transform(box=box, kps=kps).warp(image)
+        crop = spec.crop.of_detection(spec.markup, box, kps).warp(image)
         crops.append(np.ascontiguousarray(crop[:, ::-1]) if i % 2 else crop)
     return np.stack(crops)
 
@@ -94,8 +94,8 @@ def varied_crops(spec: LandmarkSpec, count: int = VARIED) -> NDArray[np.uint8]:
     for i in range(count):
         image, kps, box = faces[i % 2]
         unit = (box[2] - box[0]) / 100
-        transform = spec.crop.transform(
-            box=box + rng.normal(0, 4.0 * unit, 4), kps=kps + rng.normal(0, 2.0 * unit, (5, 2))
+        transform = spec.crop.of_detection(
+            spec.markup, box + rng.normal(0, 4.0 * unit, 4), kps + rng.normal(0, 2.0 * unit, (5, 2))
         )
         crops.append(_varied(_turned(transform, rng).warp(image), rng))
     return np.stack(crops)
@@ -200,7 +200,7 @@ def _faces(
         if points is not None:
             found = _inside(found, points)
         for box, kps in zip(found.boxes, found.kps, strict=True):
-            transform = spec.crop.transform(box=box, kps=kps)
+            transform = spec.crop.of_detection(spec.markup, box, kps)
             yield transform.warp(picture), None if points is None else transform.apply(points)
 
 

@@ -86,7 +86,7 @@ SOURCES = {
         models=("hrnet18",),
         keys=hrnet_keys,
         overrides={"modules": (1, 4, 3)},
-        crop={"kind": "box", "side": "max", "scale": 1.25},
+        crop={"kind": "box", "box": "landmarks", "side": "max", "scale": 1.25},
         decoding="argmax",
         offset=0.5,
     )

@@ -68,7 +68,7 @@ SOURCES = {
         unused=(r"feature_norm\.(weight|bias)",),
         absent=("mean_shape",),
         overrides={"backbone": "hrnet18"},
-        crop={"kind": "box", "side": "max", "scale": 1.2},
+        crop={"kind": "box", "box": "landmarks", "side": "max", "scale": 1.2},
         offset=0.0,
     )
 }

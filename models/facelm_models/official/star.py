@@ -82,7 +82,7 @@ SOURCES = {
         unused=(r"(pre\.3|hgs\..+|features\.\d+\.0)\.skip_layer\.conv\.(weight|bias)",),
         inside=("net",),
         # Of the box of the landmarks, whose centre falls on the crop's centre pixel 127.5.
-        crop={"kind": "box", "side": "min", "scale": 1.05},
+        crop={"kind": "box", "box": "landmarks", "side": "min", "scale": 1.05},
         decoding="expectation",
     )
 }

@@ -1,4 +1,7 @@
-"""turned68: photographs of 300-W turned to large poses by :mod:`facelm_training.turned`, for training only."""
+"""turned68: photographs of 300-W turned to large poses by :mod:`facelm_training.turned`.
+
+``train`` is made of training faces, ``test`` of the common test faces, one view each, but for 24 that no head fits.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import numpy as np
 
 from .base import Info, Metric, Sample, Split, build, check_pictures, first_of, wrong_folder
 
+METRICS = (Metric("inter_ocular", 0.1),)
 LABELS = "turned68.npz"
 """Arrays ``name`` (n,), ``points`` (n, 68, 2), ``known`` (n, 68) and ``yaw`` (n,) in degrees."""
 
@@ -28,7 +32,7 @@ INFO = Info(
     name="turned68",
     markup="ibug68",
     layout=f"{LABELS} beside its pictures, as python -m facelm_training.turned writes them",
-    splits={"train": Split({"full": 1535}, (Metric("inter_ocular", 0.1),))},
+    splits={name: Split({"full": faces}, METRICS) for name, faces in {"train": 1535, "test": 530}.items()},
     read=read,
     default="train",
 )
