@@ -126,7 +126,13 @@ def similarity(source: FloatArray, target: FloatArray) -> NDArray[np.float64]:
 
 
 def _finite(values: ArrayLike, shape: tuple[int, ...], what: str) -> NDArray[np.float64]:
-    array = np.asarray(values, np.float64)
+    try:
+        array = np.asarray(values)
+        if array.dtype.kind not in "biufO":
+            raise TypeError(f"dtype {array.dtype}")
+        array = np.asarray(array, np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"{what} must be numbers of shape {shape} ({error})") from error
     if array.shape != shape:
         raise InputError(f"{what} must have shape {shape}, not {array.shape}")
     if not np.isfinite(array).all():

@@ -42,7 +42,7 @@ def read_image(source: Any, color: Literal["bgr", "rgb"] = "bgr") -> ImageArray:
 
 def load_file(source: Any, color: Literal["bgr", "rgb"] = "bgr") -> tuple[bytes, str] | None:
     """The bytes of a path, or those given, and what to call them in an error; None for every other source."""
-    if color not in ("bgr", "rgb"):
+    if not isinstance(color, str) or color not in ("bgr", "rgb"):
         raise InputError(f"color is 'bgr' or 'rgb', not {color!r}")
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import lzma
+import struct
 import zipfile
+import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,6 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facelm_sdk.errors import ImageError, InputError
+
+DAMAGED = (zipfile.BadZipFile, zlib.error, struct.error, lzma.LZMAError)
+"""What zipfile raises on a damaged file beside errors of no kind of its own."""
 
 
 def check_folder(folder: str | Path, files: Sequence[str]) -> Path:
@@ -23,12 +29,20 @@ def check_folder(folder: str | Path, files: Sequence[str]) -> Path:
 
 
 def read_zipped(archive: Path, names: Sequence[str]) -> list[NDArray[np.uint8]]:
-    """Read pictures (H, W, 3) uint8 BGR of a zip. Raises ImageError."""
-    with zipfile.ZipFile(archive) as file:
-        blobs = [file.read(name) for name in names]
+    """Read pictures (H, W, 3) uint8 BGR of a zip. Raises ImageError, and InputError where the zip is damaged."""
+    blobs = read_records(archive, names)
     with ThreadPoolExecutor(4) as pool:
         images = list(pool.map(lambda blob: cv2.imdecode(np.frombuffer(blob, np.uint8), cv2.IMREAD_COLOR), blobs))
     for name, image in zip(names, images, strict=True):
         if image is None:
             raise ImageError(f"{archive.name}: {name} is not a readable picture")
     return images  # type: ignore[return-value]
+
+
+def read_records(archive: Path, names: Sequence[str]) -> list[bytes]:
+    """Read files of a zip. Raises InputError where it is damaged or lacks one."""
+    try:
+        with zipfile.ZipFile(archive) as file:
+            return [file.read(name) for name in names]
+    except (OSError, ValueError, KeyError, NotImplementedError, RuntimeError, EOFError, *DAMAGED) as error:
+        raise InputError(f"{archive} cannot be read; it is damaged ({error})") from error
