@@ -74,7 +74,7 @@ def refusals() -> tuple[type[Exception], ...]:
     return (FacelmError, WeightsError)
 
 
-# Pictures --------------------------------------------------------------------------------------------------------------
+# Pictures -------------------------------------------------------------------------------------------------------------
 
 
 def _picture(width: int) -> Callable[[random.Random], Input]:
@@ -110,7 +110,7 @@ def _aligner() -> Any:
     return Aligner(threads=1)
 
 
-@_target(_picture(160), 8)
+@_target(_picture(160), 4)
 def align_picture(folder: Path) -> None:
     from facelm_sdk import read_image
 
@@ -219,7 +219,7 @@ def _openvino(rng: random.Random) -> Input:
     return Input({"model.xml": xml, "model.bin": weights})
 
 
-@_target(_openvino, 3)
+@_target(_openvino, 2)
 def openvino_session(folder: Path) -> None:
     from facelm_sdk.runtimes.base import RuntimeOptions
     from facelm_sdk.runtimes.openvino import OpenVinoSession
@@ -325,7 +325,7 @@ def _weights(rng: random.Random) -> Input:
     return Input({"net.safetensors": mutate.damaged_safetensors(rng, files[rng.choice(sorted(files))])})
 
 
-@_target(_weights, 8)
+@_target(_weights, 6)
 def safetensors_restore(folder: Path) -> None:
     from facelm_models import restore
 
@@ -457,7 +457,7 @@ def _recipe(rng: random.Random) -> Input:
     return Input({"mine.toml": mutate.damaged_toml(rng, recipes[rng.choice(sorted(recipes))])})
 
 
-@_target(_recipe, 5)
+@_target(_recipe, 2)
 def recipe(folder: Path) -> None:
     from facelm_training.recipe import LandmarkRecipe, crop_recipe, read
 
@@ -675,17 +675,9 @@ VALUES = (
 )
 COMMANDS = {
     "align": (
-        "-o",
-        "--json-lines",
-        "--draw",
-        "--crops",
-        "--det-size",
-        "--det-thresh",
-        "--workers",
-        "--threads",
-        "--max-faces",
-    )
-    + ("--variant", "--device", "--model", "--detector", "-q", "--profile", "--flip", "--strict"),
+        *("-o", "--json-lines", "--draw", "--crops", "--det-size", "--det-thresh", "--workers", "--threads", "-q"),
+        *("--max-faces", "--variant", "--device", "--model", "--detector", "--profile", "--flip", "--strict"),
+    ),
     "track": ("-o", "--json-lines", "--max-faces", "--redetect-every", "--det-size", "--threads", "--model", "-q"),
     "inspect": ("--json", "-x"),
     "models": ("--json", "x"),
@@ -713,7 +705,7 @@ def _command_line(rng: random.Random) -> Input:
     return Input(files, (line,))
 
 
-@_target(_command_line, 4, writes=True)
+@_target(_command_line, 1, writes=True)
 def command_line(folder: Path, line: list[str]) -> None:
     from facelm_sdk import cli
 

@@ -1,13 +1,15 @@
 """The process that inputs are tried in, and its parent's end of it: a crash or a hang ends the process and is told.
 
-``python -m tests.fuzz.worker PROGRESS LOG`` reads lines ``TARGET START COUNT SECONDS`` and answers each with a line of
-JSON. PROGRESS is a file that holds, at every moment, which input is being tried and how the block has gone so far.
+``python -m tests.fuzz.worker MODULE PROGRESS LOG`` reads lines ``TARGET START COUNT SECONDS`` and answers each with a
+line of JSON; MODULE has the TARGETS. PROGRESS is a file that holds, at every moment, which input is being tried and how
+the block has gone so far.
 """
 
 from __future__ import annotations
 
 import contextlib
 import faulthandler
+import importlib
 import json
 import mmap
 import os
@@ -21,8 +23,8 @@ import tempfile
 import time
 import traceback
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -116,7 +118,7 @@ def _disorder(given: Any, folder: Path, *, writes: bool) -> str:
 
 
 def main() -> None:
-    progress_file, log_file = sys.argv[1:]
+    module, progress_file, log_file = sys.argv[1:]
     answers = os.fdopen(os.dup(1), "w")
     log = Path(log_file).open("w")  # noqa: SIM115 (as long as the process)
     os.dup2(log.fileno(), 1)
@@ -127,22 +129,32 @@ def main() -> None:
     known: set[str] = set()
     for line in sys.stdin:
         name, start, count, seconds = line.split()
-        block = _block(name, int(start), int(count), float(seconds), progress, log, measured=name in known)
+        target = importlib.import_module(module).TARGETS[name]
+
+        def answer(**values: Any) -> None:
+            answers.write(json.dumps(values) + "\n")
+            answers.flush()
+
+        block = _block(target, int(start), int(count), float(seconds), progress, log, answer, measured=name in known)
         known.add(name)
         log.seek(0)
         log.truncate()
-        answers.write(
-            json.dumps({name: getattr(block, name) for name in ("done", "taken", "refused", "findings")}) + "\n"
-        )
-        answers.flush()
+        answer(done=block.done, taken=block.taken, refused=block.refused)
 
 
 def _block(
-    name: str, start: int, count: int, seconds: float, progress: mmap.mmap, log: TextIO, *, measured: bool
+    target: Any,
+    start: int,
+    count: int,
+    seconds: float,
+    progress: mmap.mmap,
+    log: TextIO,
+    answer: Callable[..., None],
+    *,
+    measured: bool,
 ) -> Block:
-    from .targets import TARGETS
-
-    target, block = TARGETS[name], Block()
+    """Try inputs, and ``answer`` each finding at once: the next input may end the process."""
+    name, block = target.name, Block()
     _limit_memory()
     before, peak = _resident(), _peak()
     end = time.monotonic() + seconds
@@ -159,6 +171,7 @@ def _block(
         block.done += 1
         if finding is not None:
             block.findings.append(finding)
+            answer(**finding)
         elif outcome == "taken":
             block.taken += 1
         else:
@@ -167,7 +180,7 @@ def _block(
             break
     if measured and not block.findings and (grown := _resident() - before) > MEMORY // 2:
         text = f"{grown >> 20} MiB stay taken after {block.done} inputs from {start}"
-        block.findings.append(_finding(start, f"{name}: leak", text))
+        answer(**_finding(start, f"{name}: leak", text))
     return block
 
 
@@ -187,7 +200,8 @@ def _limit_memory() -> None:
 class Worker:
     """A worker process, started when it is needed and again when it died."""
 
-    def __init__(self) -> None:
+    def __init__(self, module: str = "tests.fuzz.targets") -> None:
+        self._module = module
         self._process: subprocess.Popen[str] | None = None
         self._folder = Path(tempfile.mkdtemp(prefix="facelm-fuzz-worker-"))
         self._progress, self._log = self._folder / "progress", self._folder / "log"
@@ -200,12 +214,17 @@ class Worker:
         self._progress.write_bytes(PROGRESS.pack(start, 0, 0, 0))
         self._process.stdin.write(f"{target} {start} {count} {seconds}\n")
         self._process.stdin.flush()
-        if answer := self._process.stdout.readline():
-            block = Block(**json.loads(answer))
-            if any(found["signature"].endswith((": memory", ": leak")) for found in block.findings):
+        findings: list[dict[str, Any]] = []
+        while answer := self._process.stdout.readline():
+            values = json.loads(answer)
+            if "done" not in values:
+                findings.append(values)
+                continue
+            if any(found["signature"].endswith((": memory", ": leak")) for found in findings):
                 self.close(keep=True)
-            return block
-        return self._died(target)
+            return Block(**values, findings=findings)
+        block = self._died(target)
+        return replace(block, findings=[*findings, *block.findings])
 
     def _start(self) -> None:
         self._progress.write_bytes(bytes(PROGRESS.size))
@@ -214,7 +233,7 @@ class Worker:
         path = os.pathsep.join([str(ROOT), *(str(ROOT / part) for part in ("models", "export", "training"))])
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [path, environment.get("PYTHONPATH")]))
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.fuzz.worker", str(self._progress), str(self._log)],
+            [sys.executable, "-m", "tests.fuzz.worker", self._module, str(self._progress), str(self._log)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

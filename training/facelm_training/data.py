@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from facelm_sdk import markup as markups
 from facelm_sdk.errors import ImageError, InputError
 
-from .archives import check_folder, read_records
+from .archives import check_folder
 from .datasets import Dataset, Sample
 
 Split = Literal["train", "val"]
@@ -150,17 +151,26 @@ def detection_frames(folder: str | Path, split: Split) -> list[Frame]:
     Raises InputError naming the line of labels.jsonl that is not of a frame.
     """
     archive = check_folder(folder, ("frames.zip",)) / "frames.zip"
-    lines = read_records(archive, ["labels.jsonl"])[0].splitlines()
+    lines = _records(archive, ["labels.jsonl"])[0].splitlines()
     found = [
         _frame(line, f"{archive}: labels.jsonl, line {number}", split) for number, line in enumerate(lines, start=1)
     ]
     frames = [frame for frame in found if frame is not None]
-    for frame, jpeg in zip(frames, read_records(archive, [frame.name for frame in frames]), strict=True):
+    for frame, jpeg in zip(frames, _records(archive, [frame.name for frame in frames]), strict=True):
         frame.jpeg = jpeg
     for frame in frames:
         if frame.name.startswith(DRAWN_ON):
             frame.jpeg = cv2.imencode(".jpg", without_drawing(frame.image()))[1].tobytes()
     return frames
+
+
+def _records(archive: Path, names: Sequence[str]) -> list[bytes]:
+    """Files of a zip. Raises InputError where it is damaged or lacks one."""
+    try:
+        with zipfile.ZipFile(archive) as file:
+            return [file.read(name) for name in names]
+    except Exception as error:  # as in archives.read_zipped
+        raise InputError(f"{archive} cannot be read; it is damaged or lacks a file ({error})") from error
 
 
 def _frame(line: bytes, where: str, split: str) -> Frame | None:

@@ -234,9 +234,9 @@ def _is_file(path: Path) -> bool:
 
 
 def read_arrays(info: Info, path: Path, **wanted: tuple[str, tuple[int | None, ...]]) -> list[NDArray[Any]]:
-    """Arrays of an .npz file by name: each of a kind of numpy's ("U", "f", "b" ...) and of a shape, None where it is open.
+    """Arrays of an .npz file by name: each of a kind of numpy's ("U", "f", "b") and a shape, None where it is open.
 
-    Arrays are of as many faces as the first one. Raises InputError where the file is not so.
+    All are of as many faces as the first one. Raises InputError where the file is not so.
     """
     try:
         with np.load(path) as file:

@@ -52,7 +52,7 @@ def _picture(path: Path, key: str, index: int) -> ImageArray:
     try:
         with h5py.File(path, "r") as file:
             image = np.asarray(file[file[key][0, index]]).T
-    except (OSError, KeyError, ValueError, IndexError, TypeError, AttributeError, RuntimeError) as error:
+    except Exception as error:  # h5py raises as it pleases: OSError, KeyError, TypeError, RuntimeError
         raise ImageError(f"{path}: picture {index + 1} of {key} cannot be read ({error})") from error
     if image.ndim == 2:
         image = np.repeat(image[..., None], 3, axis=2)
@@ -69,7 +69,7 @@ def _arrays(path: Path, suffix: str) -> tuple[int, NDArray[np.float64], NDArray[
         with h5py.File(path, "r") as file:
             count = int(file[names[0]].shape[1])
             phis, boxes = (np.asarray(file[name], np.float64).T for name in names[1:])
-    except (OSError, KeyError, ValueError, IndexError, TypeError, AttributeError, RuntimeError) as error:
+    except Exception as error:  # as above
         raise InputError(
             f"{path} cannot be read; it is truncated or not a MATLAB 7.3 file with {', '.join(names)} ({error})"
         ) from error
