@@ -23,7 +23,7 @@ from typing import Any
 from facelm_sdk.files import write_bytes
 from facelm_sdk.zoo import cache_dir
 
-from .targets import TARGETS
+from .faults import TARGETS
 from .worker import ROOT, Block, Worker, attempt, write
 
 SECONDS = 5.0

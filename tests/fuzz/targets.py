@@ -41,13 +41,17 @@ class Input:
 
 @dataclass(frozen=True)
 class Target:
-    """``share``: its part of a long run's inputs, beside the others'. ``writes``: new files are part of its work."""
+    """``share``: its part of a long run's inputs, beside the others'. ``writes``: new files are part of its work.
+
+    ``slow``: seconds after which an input is held to hang, far more than any takes on a busy machine.
+    """
 
     name: str
     make: Callable[[random.Random], Input]
     run: Callable[..., None]
-    share: int
+    share: float
     writes: bool = False
+    slow: float = 60
 
     def input(self, seed: int) -> Input:
         """Return the input of a seed, always the same."""

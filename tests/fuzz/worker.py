@@ -29,8 +29,6 @@ from pathlib import Path
 from typing import Any, TextIO
 
 ROOT = Path(__file__).parents[2]
-HANG = 60
-"""Seconds after which an input is held to hang; far more than any takes on a busy machine."""
 MEMORY = 1 << 30
 """Bytes that an input may take at once, and half of which a block may leave taken."""
 ROOM = 4 << 30
@@ -160,7 +158,7 @@ def _block(
     end = time.monotonic() + seconds
     for seed in range(start, start + count):
         progress[:] = PROGRESS.pack(seed, block.done, block.taken, block.refused)
-        faulthandler.dump_traceback_later(HANG, exit=True, file=log)
+        faulthandler.dump_traceback_later(target.slow, exit=True, file=log)
         try:
             outcome, finding = attempt(target, seed)
         finally:
@@ -200,7 +198,7 @@ def _limit_memory() -> None:
 class Worker:
     """A worker process, started when it is needed and again when it died."""
 
-    def __init__(self, module: str = "tests.fuzz.targets") -> None:
+    def __init__(self, module: str = "tests.fuzz.faults") -> None:
         self._module = module
         self._process: subprocess.Popen[str] | None = None
         self._folder = Path(tempfile.mkdtemp(prefix="facelm-fuzz-worker-"))
