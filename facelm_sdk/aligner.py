@@ -21,6 +21,7 @@ from .contract import DetectorSpec, LandmarkSpec, PipelineSpec
 from .detector import Detections, Detector, DetSize
 from .errors import FacelmError, ImageError, InputError
 from .images.picture import Picture, View
+from .images.read import checked_max_pixels
 from .landmarker import Landmarker
 from .parallel import checked_workers, map_in_order
 from .pipeline import Pipeline
@@ -76,6 +77,8 @@ class Aligner:
     Where ``landmarks`` is a whole pipeline (facelm-export pipeline), that one file runs alone: ``pipeline`` is the
     :class:`facelm_sdk.pipeline.Pipeline`, ``detector`` is None, and detection is never skipped. Else it is None.
 
+    ``max_pixels`` is that of :func:`facelm_sdk.read_image`: picture files of more are refused.
+
     ``profile=True`` measures where the time of each call goes: ``print(aligner.profile)``. Else ``profile`` is None.
     """
 
@@ -96,6 +99,7 @@ class Aligner:
         max_faces: int | None = None,
         engine: str | os.PathLike[str] | None = None,
         profile: bool = False,
+        max_pixels: int | None = None,
         precision: Variant | None = None,
     ) -> None:
         if max_faces is not None and not is_whole(max_faces, 1):
@@ -107,6 +111,8 @@ class Aligner:
         )
         variant = renamed(variant, precision)
         self.max_faces = max_faces
+        checked_max_pixels(max_pixels)
+        self.max_pixels = max_pixels
         self.profile = profiling.Profile() if profile else None
         self.pipeline: Pipeline | None = None
         self.detector: Detector | None = None
@@ -214,7 +220,7 @@ class Aligner:
         if self.pipeline is not None:
             return self._whole(self.pipeline, image, boxes, kps, color)
         with profiling.stage(profiling.READ):
-            picture = image if isinstance(image, Picture) else Picture(image, color)
+            picture = image if isinstance(image, Picture) else Picture(image, color, max_pixels=self.max_pixels)
         candidates = self._candidates(picture, boxes, kps)
         transforms = [self._transform(candidate, index) for index, candidate in enumerate(candidates)]
         # The picture is as fine as the crops: no crop magnifies it, unless it magnifies the full one.
@@ -248,7 +254,7 @@ class Aligner:
                 f"Aligner of a landmark model and a detector"
             )
         with profiling.stage(profiling.READ):
-            picture = image if isinstance(image, Picture) else Picture(image, color)
+            picture = image if isinstance(image, Picture) else Picture(image, color, max_pixels=self.max_pixels)
             pixels = picture.view().image
         return pipeline(pixels, self.max_faces)
 

@@ -121,20 +121,21 @@ class Profile:
     @property
     def last(self) -> dict[str, float]:
         """Milliseconds of each stage in the last call, and their ``total``; {} before the first."""
-        if not self._calls:
+        calls = list(self._calls.copy())  # other threads may add to it and empty it
+        if not calls:
             return {}
-        total, times, _ = self._calls[-1]
+        total, times, _ = calls[-1]
         return {**_sorted(times), "total": total}
 
     @property
     def total(self) -> StageTime:
         """The whole call."""
-        totals = [total for total, _, _ in self._calls.copy()] or [0.0]
-        return StageTime("total", len(self._calls), fmean(totals), median(totals), 1.0)
+        totals = [total for total, _, _ in self._calls.copy()]
+        return StageTime("total", len(totals), fmean(totals or [0.0]), median(totals or [0.0]), 1.0)
 
     def stages(self) -> list[StageTime]:
         """Every stage that ran, in the order of the way a picture takes."""
-        calls = list(self._calls.copy())  # other threads may add to it
+        calls = list(self._calls.copy())
         mean = fmean(total for total, _, _ in calls) if calls else 1.0
         found = []
         for name in _sorted({name: 0.0 for _, times, _ in calls for name in times}):

@@ -31,6 +31,9 @@ ARCFACE_112 = (
 )
 """The five template points of the 112x112 ArcFace crop (image-left eye, image-right eye, nose tip, mouth corners)."""
 
+_LEAST_SCALE = 1e-6
+"""Crop pixels per picture pixel: no crop shows a million pixels as one."""
+
 
 @dataclass(frozen=True, slots=True)
 class CropRecipe:
@@ -156,7 +159,7 @@ class CropTransform:
         source = _finite(kps, (5, 2), "five points (kps)")
         matrix = similarity(source, _finite(template, (5, 2), "a template"))
         transform = cls(matrix, int(size))
-        if transform.scale < 1e-6:
+        if transform.scale < _LEAST_SCALE:
             raise InputError("the five points determine no crop (they are mirrored or degenerate)")
         return transform
 
@@ -171,15 +174,17 @@ class CropTransform:
         shift: tuple[float, float] = (0.0, 0.0),
     ) -> CropTransform:
         """The upright square around an xyxy ``box`` (4,); see :class:`CropRecipe` for the options."""
-        x1, y1, x2, y2 = _finite(box, (4,), "a box")
+        x1, y1, x2, y2 = _finite(box, (4,), "a box").tolist()
         width, height = x2 - x1, y2 - y1
         if not (width > 0 and height > 0):
             raise InputError(f"a box is (x1, y1, x2, y2) with x2 > x1 and y2 > y1; got {[x1, y1, x2, y2]}")
         length = {"max": max(width, height), "min": min(width, height), "mean": (width + height) / 2}[side] * scale
-        centre = np.array([(x1 + x2) / 2 + shift[0] * width, (y1 + y2) / 2 + shift[1] * height])
+        if not 0 < length <= size / _LEAST_SCALE:
+            raise InputError(f"the box {[x1, y1, x2, y2]} determines no crop (it is too large or too small)")
         zoom = size / length
-        offset = (size - 1) / 2 - zoom * centre
-        return cls(np.array([[zoom, 0.0, offset[0]], [0.0, zoom, offset[1]]]), int(size))
+        x, y = (x1 + x2) / 2 + shift[0] * width, (y1 + y2) / 2 + shift[1] * height
+        middle = (size - 1) / 2
+        return cls(np.array([[zoom, 0.0, middle - zoom * x], [0.0, zoom, middle - zoom * y]]), int(size))
 
     @property
     def scale(self) -> float:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
-from .errors import ChecksumError, ModelFileError, UnknownModelError
+from .errors import ChecksumError, InputError, ModelFileError, UnknownModelError
 
 LANDMARKS = "lotr_m_128"
 """The embedded landmark model that is taken where none is named."""
@@ -39,11 +39,19 @@ class ModelFile:
 
 
 def list_models() -> list[ModelEntry]:
-    """The models inside the package."""
+    """The models inside the package. Raises ModelFileError where their manifest is damaged."""
     manifest = _WEIGHTS / "manifest.json"
     if not manifest.is_file():
         return []
-    return [ModelEntry(**entry) for entry in json.loads(manifest.read_text("utf-8"))["models"]]
+    try:
+        entries = [ModelEntry(**entry) for entry in json.loads(manifest.read_text("utf-8"))["models"]]
+        if not all(isinstance(value, str) for entry in entries for value in astuple(entry)):
+            raise TypeError("an entry is not text")
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        raise ModelFileError(
+            f"the package's {manifest.name} is damaged ({error}); reinstall facelm-sdk (facelm doctor tells the rest)"
+        ) from error
+    return entries
 
 
 def resolve(
@@ -86,10 +94,13 @@ def resolve(
 
 
 def verify(path: Path, sha256: str) -> None:
-    """Raise ChecksumError unless the file has that sha256 (hexadecimal)."""
+    """Raise ChecksumError unless the file has that sha256 (hexadecimal), ModelFileError where it cannot be read."""
     import hashlib
 
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    try:
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise ModelFileError(f"{path} cannot be read: {error.strerror or error}") from error
     if found != sha256.lower():
         raise ChecksumError(
             f"{path.name} has sha256 {found}, expected {sha256}: the file is damaged or another version"
@@ -97,7 +108,17 @@ def verify(path: Path, sha256: str) -> None:
 
 
 def cache_dir() -> Path:
-    """Where cached files go: ``FACELM_CACHE``, or ``facelm`` in the platform's cache folder. Nothing is created."""
+    """Where cached files go: ``FACELM_CACHE``, or ``facelm`` in the platform's cache folder. Nothing is created.
+
+    Raises InputError where the system tells no home folder.
+    """
+    try:
+        return _cache_dir()
+    except RuntimeError as error:
+        raise InputError(f"there is no cache folder ({error}); set FACELM_CACHE to one") from error
+
+
+def _cache_dir() -> Path:
     if configured := os.environ.get("FACELM_CACHE"):
         return Path(configured).expanduser()
     if sys.platform == "win32":

@@ -55,6 +55,9 @@ def align(
     crops: Annotated[
         int | None, typer.Option(metavar="SIZE", help="ArcFace crops: DIR/crops/<name>_<i>.png; 112 is usual.")
     ] = None,
+    max_pixels: Annotated[
+        int | None, typer.Option(help="Refuse pictures of more. (default: FACELM_MAX_PIXELS, or 178956970)")
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Fail where --device cannot be used.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No line a face, no progress bar.")] = False,
     profile: Annotated[bool, typer.Option("--profile", help="Where the time went, on stderr at the end.")] = False,
@@ -80,6 +83,7 @@ def align(
         threads=threads,
         max_faces=max_faces,
         profile=profile,
+        max_pixels=max_pixels,
     )
     inputs = {item.path.resolve() for item in items}
     lines: list[str] = []
@@ -89,7 +93,7 @@ def align(
         try:
             with call(aligner.profile):
                 with stage(READ):
-                    picture = Picture(item.path)
+                    picture = Picture(item.path, max_pixels=max_pixels)
                     if draw or crops is not None:
                         picture.view()  # in full
                 faces = aligner(picture)

@@ -7,7 +7,8 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from typing import Annotated
@@ -20,7 +21,8 @@ from rich.table import Table
 
 from .. import machine, zoo
 from .._optional import load_cv2, load_onnxruntime
-from ..errors import FacelmError, MissingDependencyError
+from ..errors import FacelmError, MissingDependencyError, OutputError
+from ..files import check_place
 
 # Wheels that install into the same folder, so that the last one installed overwrites the others.
 _RIVALS = {
@@ -48,6 +50,8 @@ _TINY_MODEL = base64.b64decode(
 )
 
 
+_DAMAGED = "with damaged metadata"
+
 # Every GPU wheel lists it, and it needs TensorRT, which few install.
 _MAY_FAIL = ("TensorrtExecutionProvider",)
 
@@ -63,7 +67,8 @@ class Check:
 
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="The report as JSON.")] = False) -> None:
     """Look over the installation; exit code 1 where something should be mended."""
-    checks = run_checks()
+    with redirect_stdout(sys.stderr):  # a package that is half installed may print while it is imported
+        checks = run_checks()
     if as_json:
         typer.echo(json.dumps([asdict(check) for check in checks], ensure_ascii=False, indent=1))
     else:
@@ -77,21 +82,42 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="The report as J
 
 def run_checks() -> list[Check]:
     """All checks. Works without onnxruntime and OpenCV, and raises nothing."""
-    return [*_versions(), *_rivals(), *_providers(), *_models(), *_machine()]
+    return [check for name, checks in _CHECKS.items() for check in _told(name, checks)]
 
 
-def _versions() -> Iterator[Check]:
+def _told(name: str, checks: Callable[[], Iterator[Check]]) -> Iterator[Check]:
+    """The checks, and one more where they end with an error."""
+    try:
+        for check in checks():
+            yield Check(check.name, _printable(check.detail), check.ok)
+    except Exception as error:  # whatever is broken here must not hide the rest
+        detail = str(error) if isinstance(error, FacelmError) else f"cannot be checked: {error!r}"
+        yield Check(name, _printable(detail), ok=False)
+
+
+def _printable(text: str) -> str:
+    """The text with bytes of paths that are not UTF-8 spelt out."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _python() -> Iterator[Check]:
     yield Check("python", f"{platform.python_version()} ({sys.executable})")
     yield Check("platform", platform.platform())
+    yield Check("numpy", np.__version__)
+
+
+def _package() -> Iterator[Check]:
     from .. import __version__
 
     yield Check("facelm-sdk", __version__)
-    yield Check("numpy", np.__version__)
-    for name, load in (("OpenCV", load_cv2), ("onnxruntime", load_onnxruntime)):
-        try:
-            yield Check(name, load().__version__)
-        except MissingDependencyError as error:
-            yield Check(name, str(error), ok=False)
+
+
+def _opencv() -> Iterator[Check]:
+    yield Check("OpenCV", load_cv2().__version__)
+
+
+def _onnxruntime() -> Iterator[Check]:
+    yield Check("onnxruntime", load_onnxruntime().__version__)
 
 
 def _rivals() -> Iterator[Check]:
@@ -106,9 +132,11 @@ def _rivals() -> Iterator[Check]:
 
 def _installed(wheel: str) -> str | None:
     try:
-        return metadata.version(wheel)
+        return metadata.version(wheel) or _DAMAGED
     except metadata.PackageNotFoundError:
         return None
+    except Exception:  # a part of it is left
+        return _DAMAGED
 
 
 def _providers() -> Iterator[Check]:
@@ -160,5 +188,27 @@ def _machine() -> Iterator[Check]:
         else "fp32: no fast int8 is known of this processor"
     )
     yield Check("embedded models run in", fast)
+
+
+def _cache() -> Iterator[Check]:
     cache = zoo.cache_dir()
-    yield Check("cache", f"{cache} ({'exists' if cache.is_dir() else 'not there; nothing is cached so far'})")
+    try:
+        check_place(cache / "file")
+    except OutputError as error:
+        # Where nobody chose it, as for a user without a home, nothing is amiss until something is to be cached.
+        yield Check("cache", f"nothing can be cached: {error}", ok="FACELM_CACHE" not in os.environ)
+    else:
+        yield Check("cache", f"{cache} ({'exists' if cache.is_dir() else 'not there; nothing is cached so far'})")
+
+
+_CHECKS = {
+    "python": _python,
+    "facelm-sdk": _package,
+    "OpenCV": _opencv,
+    "onnxruntime": _onnxruntime,
+    "wheels": _rivals,
+    "providers": _providers,
+    "embedded models": _models,
+    "machine": _machine,
+    "cache": _cache,
+}

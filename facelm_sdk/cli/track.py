@@ -45,7 +45,10 @@ def track(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no last line.")] = False,
     profile: Annotated[bool, typer.Option("--profile", help="Where the time went, on stderr at the end.")] = False,
 ) -> None:
-    """Follow the faces of a video, or of a camera until Ctrl-C."""
+    """Follow the faces of a video, or of a camera until Ctrl-C.
+
+    Of a video file that is cut off, what can be read is followed, with a warning and exit code 1.
+    """
     if output is None and json_lines is None:
         raise InputError("nothing to do: add -o FILE for a video, or --json-lines FILE")
     video = VideoReader(source)
@@ -93,6 +96,8 @@ def track(
         stderr.print(f"{count} frames, {len(numbers)} faces, {spent / count * 1e3:.1f} ms a frame")
     if tracker.aligner.profile is not None:
         stderr.print(str(tracker.aligner.profile), markup=False)
+    if video.ended_early:  # what was read of it is written, and the log tells the frames
+        raise typer.Exit(1)
 
 
 def _shown(stack: ExitStack, video: VideoReader, *, quiet: bool) -> Iterator[ImageArray]:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import re
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+MOST_SCANS = 100
+"""Each scan of a progressive JPEG goes over the whole picture; encoders write about ten."""
+
 _START, _SCAN, _END = b"\xff\xd8", 0xDA, b"\xff\xd9"
+_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])")  # that begins a segment: not TEM, RST, SOI or a fill byte
 _SEQUENTIAL = (0xC0, 0xC1)
+_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _APP1, _EXIF = 0xE1, b"Exif\0\0"
 _ORIENTATION, _SHORT = 0x0112, 3
 
@@ -33,7 +40,32 @@ def is_jpeg(data: bytes) -> bool:
 
 def is_whole(data: bytes) -> bool:
     """Whether an end marker follows the scan. The segments before it are stepped over: a thumbnail has its own end."""
-    return any(marker == _SCAN and data.find(_END, start) >= 0 for marker, start, _ in _segments(data))
+    return any(marker == _SCAN and data.rfind(_END, start) >= 0 for marker, start, _ in _segments(data))
+
+
+def has_too_many_scans(data: bytes) -> bool:
+    """Whether a decoder would go over the picture more than MOST_SCANS times."""
+    components: bytes | None = None
+    scans = 0
+    for marker, start, _ in _segments(data):
+        if marker in _SEQUENTIAL:
+            components = data[start + 5 : start + 6]
+        elif marker == _SCAN:
+            if not scans and data[start : start + 1] == components:
+                return False  # all components at once: decoders read no other
+            scans += 1
+            if scans > MOST_SCANS:
+                return True
+    return False
+
+
+def size(data: bytes) -> tuple[int, int] | None:
+    """(width, height) in pixels as stored, of a JPEG of any kind; None where the header is damaged."""
+    for marker, start, _ in _segments(data):
+        if marker in _FRAMES and start + 5 <= len(data):
+            height, width = struct.unpack_from(">HH", data, start + 1)
+            return width, height
+    return None
 
 
 def header(data: bytes) -> Header | None:
@@ -52,18 +84,15 @@ def header(data: bytes) -> Header | None:
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """Marker, start and end of the contents of each segment up to the first scan's, which has no end of its own."""
-    position = 2
-    while position + 4 <= len(data) and data[position] == 0xFF:
-        marker = data[position + 1]
-        if marker == 0xFF:  # fill byte
-            position += 1
-            continue
-        end = position + 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-        yield marker, position + 4, end
-        if marker == _SCAN:
-            return
-        position = end
+    """Marker, start and end of the contents of each segment up to the end marker. The pixels follow a scan's header.
+
+    What is not a marker where one should be is stepped over, as decoders do.
+    """
+    position = len(_START)
+    while (found := _MARKER.search(data, position)) is not None and found[0] != _END:
+        start = found.end()
+        position = start + int.from_bytes(data[start : start + 2], "big")
+        yield found[1][0], start + 2, position
 
 
 def _exif_orientation(tiff: bytes) -> int:

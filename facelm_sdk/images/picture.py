@@ -52,9 +52,9 @@ class Picture:
     Raises ImageError, here or when it is decoded.
     """
 
-    def __init__(self, source: Any, color: Literal["bgr", "rgb"] = "bgr") -> None:
+    def __init__(self, source: Any, color: Literal["bgr", "rgb"] = "bgr", *, max_pixels: int | None = None) -> None:
         self._view: View | None = None
-        self._file = load_file(source, color)
+        self._file = load_file(source, color, max_pixels)
         header = None if self._file is None else jpeg.header(self._file[0])
         if header is None:
             image = read_image(source, color) if self._file is None else decode(*self._file)

@@ -10,10 +10,17 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from .._checks import is_whole
 from .._optional import load_cv2
 from ..errors import ImageError, InputError
 from ..types import ImageArray
-from . import jpeg
+from . import header, jpeg
+
+MAX_PIXELS = 178_956_970
+"""The most pixels of a picture file unless told otherwise: the limit at which Pillow, too, raises an error."""
+OPENCV_MAX_PIXELS = 2**30
+
+_VARIABLE = "FACELM_MAX_PIXELS"
 
 _ACCEPTED = (
     "accepted are arrays (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of uint8, of uint16, or of float from 0 to 1; "
@@ -21,7 +28,7 @@ _ACCEPTED = (
 )
 
 
-def read_image(source: Any, color: Literal["bgr", "rgb"] = "bgr") -> ImageArray:
+def read_image(source: Any, color: Literal["bgr", "rgb"] = "bgr", *, max_pixels: int | None = None) -> ImageArray:
     """A picture as contiguous (H, W, 3) uint8 BGR.
 
     ``source`` is a path, the bytes of a picture file, a PIL image, or an array (anything with ``__array__``).
@@ -29,9 +36,12 @@ def read_image(source: Any, color: Literal["bgr", "rgb"] = "bgr") -> ImageArray:
     channels. Alpha is dropped; uint16 is divided by 257 and float (0 to 1) multiplied by 255. An array that needs no
     change is returned as it is, not copied.
 
+    A file, or its bytes, of more than ``max_pixels`` is refused before it is decoded, as a few kilobytes can take
+    gigabytes: by default ``FACELM_MAX_PIXELS`` of the environment, else 178,956,970, Pillow's limit.
+
     Raises ImageError for everything else, and MissingDependencyError without OpenCV.
     """
-    if (file := load_file(source, color)) is not None:
+    if (file := load_file(source, color, max_pixels)) is not None:
         return decode(*file)
     if _is_pil(source):
         return _from_array(_pil_array(source), rgb=True)
@@ -40,31 +50,45 @@ def read_image(source: Any, color: Literal["bgr", "rgb"] = "bgr") -> ImageArray:
     raise ImageError(f"a {type(source).__name__} is not a picture; {_ACCEPTED}")
 
 
-def load_file(source: Any, color: Literal["bgr", "rgb"] = "bgr") -> tuple[bytes, str] | None:
-    """The bytes of a path, or those given, and what to call them in an error; None for every other source."""
+def load_file(
+    source: Any, color: Literal["bgr", "rgb"] = "bgr", max_pixels: int | None = None
+) -> tuple[bytes, str] | None:
+    """The bytes of a path, or those given, and what to call them in an error; None for every other source.
+
+    Raises ImageError where they are truncated, or more than ``max_pixels`` or more work than a picture should be.
+    """
     if not isinstance(color, str) or color not in ("bgr", "rgb"):
         raise InputError(f"color is 'bgr' or 'rgb', not {color!r}")
+    limit = checked_max_pixels(max_pixels)
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
         try:
-            return path.read_bytes(), str(path)
+            data, what = path.read_bytes(), str(path)
         except (OSError, ValueError) as error:
             raise ImageError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
-    if isinstance(source, (bytes, bytearray, memoryview)):
-        return bytes(source), f"{len(source)} bytes"
-    return None
+    elif isinstance(source, (bytes, bytearray, memoryview)):
+        data, what = bytes(source), f"{len(source)} bytes"
+    else:
+        return None
+    _check_file(data, what, limit)
+    return data, what
+
+
+def checked_max_pixels(max_pixels: Any) -> int:
+    """Return the limit that holds: the one given, else the environment's, else MAX_PIXELS. Raises InputError."""
+    name = "max_pixels"
+    if max_pixels is None and (text := os.environ.get(_VARIABLE)):
+        name, max_pixels = _VARIABLE, int(text) if text.isdecimal() and len(text) < 20 else text
+    if max_pixels is None:
+        return MAX_PIXELS
+    if not is_whole(max_pixels, 1, OPENCV_MAX_PIXELS):
+        raise InputError(f"{name} is a whole number from 1 to {OPENCV_MAX_PIXELS} pixels, not {max_pixels!r}")
+    return int(max_pixels)
 
 
 def decode(data: bytes, what: str, reduction: int = 1) -> ImageArray:
-    """The picture of a file (H, W, 3) uint8 BGR; at 1/``reduction`` (1, 2, 4 or 8) of its size."""
+    """The picture of a file that load_file gave (H, W, 3) uint8 BGR; at 1/``reduction`` (1, 2, 4 or 8) of its size."""
     cv2 = load_cv2()
-    if not data:
-        raise ImageError(f"{what}: the file is empty")
-    # Decoders fill what is missing with grey and say nothing.
-    if jpeg.is_jpeg(data) and not jpeg.is_whole(data):
-        raise ImageError(f"{what}: the JPEG is truncated")
-    if data.startswith(b"\x89PNG\r\n\x1a\n") and not _png_is_whole(data):
-        raise ImageError(f"{what}: the PNG is truncated")
     scale = cv2.IMREAD_COLOR if reduction == 1 else getattr(cv2, f"IMREAD_REDUCED_COLOR_{reduction}")
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), scale | cv2.IMREAD_ANYDEPTH)
@@ -73,6 +97,25 @@ def decode(data: bytes, what: str, reduction: int = 1) -> ImageArray:
     if image is None:
         raise ImageError(f"{what}: not a picture OpenCV can decode, or above its limit of pixels")
     return _from_array(image, rgb=False)
+
+
+def _check_file(data: bytes, what: str, max_pixels: int) -> None:
+    if not data:
+        raise ImageError(f"{what}: the file is empty")
+    # Decoders fill what is missing with grey and say nothing.
+    if jpeg.is_jpeg(data) and not jpeg.is_whole(data):
+        raise ImageError(f"{what}: the JPEG is truncated")
+    if data.startswith(b"\x89PNG\r\n\x1a\n") and not _png_is_whole(data):
+        raise ImageError(f"{what}: the PNG is truncated")
+    if (size := header.size(data)) is None:
+        raise ImageError(f"{what}: not a picture, or its header is damaged; accepted are {header.FORMATS}")
+    if size[0] * size[1] > max_pixels:
+        raise ImageError(
+            f"{what}: {size[0]} x {size[1]} pixels are more than {max_pixels:,}; if you trust the file, raise "
+            f"max_pixels (--max-pixels, {_VARIABLE})"
+        )
+    if jpeg.is_jpeg(data) and jpeg.has_too_many_scans(data):
+        raise ImageError(f"{what}: the JPEG has more than {jpeg.MOST_SCANS} scans, each as much work as a picture")
 
 
 def _png_is_whole(data: bytes) -> bool:
@@ -121,7 +164,11 @@ def _to_uint8(array: NDArray[Any]) -> ImageArray:
     if array.dtype == np.uint8:
         return array
     if array.dtype == np.uint16:
-        return np.asarray((array.astype(np.uint32) + 128) // 257, np.uint8)
+        # Within 16 bits, where what is above rounds to 255 as well: wider numbers take twice the picture's memory.
+        values = np.minimum(array, 65535 - 128)
+        values += 128
+        values //= 257
+        return values.astype(np.uint8)
     if not np.issubdtype(array.dtype, np.floating):
         raise ImageError(f"a picture cannot have dtype {array.dtype}; {_ACCEPTED}")
     low, high = float(array.min()), float(array.max())

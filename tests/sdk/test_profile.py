@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 
 import cv2
@@ -122,6 +123,38 @@ def test_calls_of_many_threads_are_calls_of_their_own():
         "other": 0,
         **{f"inner {index}": 1 for index in range(8)},
     }
+
+
+def test_a_profile_may_be_reset_while_it_is_read(clock):
+    """By another thread, between a question and the next."""
+
+    class Reset(deque):
+        def __bool__(self):
+            self.clear()
+            return True
+
+    profile = Profile()
+    one_call(profile, clock)
+    profile._calls = Reset(profile._calls)
+    assert profile.last["total"] == pytest.approx(14)
+
+
+def test_threads_use_and_read_one_profile(landmark_model, detector_model, scene):
+    aligner = Aligner(landmark_model(), detector_model(), profile=True)
+    picture = scene(640, 480, (50, 50, 250, 260))
+
+    def work(index):
+        for _ in range(5):
+            assert len(aligner(picture)) == 1
+            assert str(aligner.profile) and aligner.profile.last is not None and aligner.profile.total
+            if index == 0:
+                aligner.profile.reset()
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(8)))
+    aligner.profile.reset()
+    aligner(picture)
+    assert {stage.name: stage.runs for stage in aligner.profile.stages()}[profiling.WARP] == 1
 
 
 def test_a_call_of_another_profile_is_its_own(clock):

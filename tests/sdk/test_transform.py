@@ -148,3 +148,33 @@ def test_very_wide_pictures_are_cropped():
     crop = CropTransform.from_box([32450, 50, 32550, 150], 100).warp(picture)
     assert crop[50, 50].tolist() == [255, 255, 255]
     assert crop[0, 0].tolist() == [0, 0, 0]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "box",
+    [
+        [-1e308, -1e308, 1e308, 1e308],
+        [0, 0, 1e200, 1],
+        [0, 0, 1e9, 1e9],
+        [10**400] * 4,
+        ["a"] * 4,
+        [1j] * 4,
+        [[0], [0, 1]],
+    ],
+    ids=repr,
+)
+def test_boxes_that_no_number_can_follow(box):
+    with pytest.raises(InputError, match=r"numbers|too large or too small"):
+        CropRecipe(size=64, kind="box", scale=2.0).transform(box=box)
+    with pytest.raises(InputError, match="too large or too small"):
+        CropRecipe(size=64, kind="box", scale=1e-10).transform(box=[0, 0, 5e-324, 1e-320])
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_largest_boxes_are_exact():
+    transform = CropTransform.from_box([-(2**20), -(2**20), 2**20, 2**20], 64)
+    np.testing.assert_allclose(transform.invert(np.array([[31.5, 31.5], [-0.5, 63.5]])), [[0, 0], [-(2**20), 2**20]])
+    for kps in (np.array([[0, 0], [1e300, 0], [0, 100], [0, 1e300], [1e300, 1e300]]), [[10**400, 0]] * 5):
+        with pytest.raises(InputError):
+            CropTransform.from_kps5(kps, ARCFACE_112, 112)

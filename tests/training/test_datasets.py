@@ -236,6 +236,12 @@ def test_cofw_damage_is_told(cofw, monkeypatch):
             datasets.open(f"cofw:{cofw[0]}")
         with pytest.raises(ImageError, match="picture 1 of IsT cannot be read"):
             faces[0].image()
+    with pytest.importorskip("h5py").File(path, "w") as file:
+        file.create_dataset("IsT", data=np.zeros((1, 1)))  # numbers, not references
+    with pytest.raises(InputError, match="cannot be read"):
+        datasets.open(f"cofw:{cofw[0]}")
+    with pytest.raises(ImageError, match="picture 1 of IsT cannot be read"):
+        faces[0].image()
     write_cofw(path, "T", [np.zeros((9, 9), np.uint8)], np.zeros((1, 58)), np.zeros((1, 4)))
     with pytest.raises(InputError, match=r"phis \(1, 58\)"):
         datasets.open(f"cofw:{cofw[0]}")
@@ -332,6 +338,9 @@ def test_aflw19_other_places_and_damage(aflw):
     path = folder / "AFLWinfo_release.mat"
     savemat(path, {**content, "data": content["data"][:, :19]})
     with pytest.raises(InputError, match=r"holds data, bbox, mask_new, nameList and ra of sizes \(\(5, 19\)"):
+        datasets.open(f"aflw19:{folder}")
+    savemat(path, {**content, "ra": np.array([[2, 4, 3, 5, 5]], np.uint16)})
+    with pytest.raises(InputError, match="ra no permutation of 1 to 5"):
         datasets.open(f"aflw19:{folder}")
     path.write_bytes(path.read_bytes()[:300])
     with pytest.raises(InputError, match="truncated or lacks data, bbox"):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import subprocess
 import sys
 
 import numpy as np
@@ -12,9 +15,10 @@ from typer.testing import CliRunner
 from facelm_sdk import cli
 from facelm_sdk.errors import ImageError, InputError, OutputError
 from facelm_sdk.runtimes.onnxruntime import OrtSession
-from facelm_sdk.video.reader import VideoReader
+from facelm_sdk.video.container import is_cut_off
+from facelm_sdk.video.reader import VideoReader, count_frames
 from facelm_sdk.video.tracker import LOOK_SIZE
-from facelm_sdk.video.writer import VideoWriter
+from facelm_sdk.video.writer import CODECS, VideoWriter
 
 
 @pytest.fixture
@@ -65,6 +69,149 @@ def test_an_interrupted_video_leaves_nothing(tmp_path):
         assert [file.name for file in path.parent.iterdir()] == (["out.avi"] if kept else [])
     with pytest.raises(OutputError, match=r"accepted are \.mp4"):
         VideoWriter(tmp_path / "out.gif", 25)
+
+
+def noisy_frames(count, size=(160, 120)):
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, 256, (*size[::-1], 3), np.uint8) for _ in range(count)]
+
+
+def write_video(path, frames):
+    with VideoWriter(path, 25) as writer:
+        for frame in frames:
+            writer.write(frame)
+
+
+@pytest.mark.parametrize("suffix", CODECS)
+def test_every_frame_is_in_the_file(tmp_path, suffix):
+    path = tmp_path / f"{'long' * 61}{suffix}"
+    write_video(path, noisy_frames(7))
+    assert count_frames(path) == 7 and not is_cut_off(path)
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+    assert count_frames(tmp_path / "none") == 0
+
+
+def test_links_are_followed_and_modes_kept(tmp_path):
+    target, link = tmp_path / "a.avi", tmp_path / "b.avi"
+    target.touch(mode=0o600)
+    link.symlink_to("a.avi")
+    write_video(link, noisy_frames(2))
+    assert link.is_symlink() and count_frames(target) == 2 and target.stat().st_mode & 0o777 == 0o600
+    pipe = tmp_path / "c.avi"
+    os.mkfifo(pipe)
+    with pytest.raises(OutputError, match="a device or a pipe"):
+        VideoWriter(pipe, 25)
+
+
+def test_frames_of_another_size_are_refused(tmp_path):
+    with pytest.raises(OutputError, match=r"its frames are 160x120, and then 120x160"):
+        write_video(tmp_path / "a.avi", [*noisy_frames(2), *noisy_frames(1, (120, 160))])
+    with (
+        pytest.raises(OutputError, match=r"not for 0\.001 frames a second of 160x120"),
+        VideoWriter(tmp_path / "a.mp4", 0.001) as writer,
+    ):
+        writer.write(noisy_frames(1)[0])
+    assert list(tmp_path.iterdir()) == []
+
+
+FULL_DISK = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, 150_000))
+"""
+
+
+def run_on_a_full_disk(code, *args):
+    """Run Python where no file may be larger than 150 kB, at which writing fails as on a full disk."""
+    command = [sys.executable, "-c", FULL_DISK + code, *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_a_full_disk_leaves_what_was_there(tmp_path):
+    code = """
+from pathlib import Path
+import numpy as np
+from facelm_sdk.errors import OutputError
+from facelm_sdk.video.writer import VideoWriter
+frames = np.random.default_rng(0).integers(0, 256, (60, 120, 160, 3), np.uint8)
+for path in map(Path, sys.argv[1:]):
+    try:
+        with VideoWriter(path, 25) as writer:
+            for frame in frames:
+                writer.write(frame)
+    except OutputError as error:
+        print(error)
+"""
+    paths = [tmp_path / f"a{suffix}" for suffix in CODECS]
+    for path in paths:
+        path.write_text("what was there")
+    result = run_on_a_full_disk(code, *paths)
+    assert result.returncode == 0, result.stderr
+    for path, line in zip(paths, result.stdout.splitlines(), strict=True):
+        assert line.startswith(f"{path} cannot be written: ")
+        assert line.endswith(" of 60 frames are in the file; the disk may be full")
+        assert path.read_text() == "what was there"
+    assert sorted(tmp_path.iterdir()) == sorted(paths)
+
+
+def test_track_on_a_full_disk(tmp_path, models):
+    source, out = tmp_path / "in.avi", tmp_path / "out.avi"
+    write_video(source, noisy_frames(30))
+    code = "from facelm_sdk.cli import main\nsys.argv[0] = 'facelm'\nmain()"
+    result = run_on_a_full_disk(code, "track", source, "-o", out, *models)
+    assert result.returncode == 2
+    assert re.search(r"error: .*out\.avi cannot be written: \d+ of 30 frames are in the file", result.stderr)
+    assert [path.name for path in tmp_path.iterdir() if "avi" in path.name] == ["in.avi"]
+
+
+@pytest.mark.parametrize("suffix", [".avi", ".mkv"])
+def test_a_video_that_is_cut_off_is_told(tmp_path, models, caplog, suffix):
+    path, lines = tmp_path / f"in{suffix}", tmp_path / "faces.jsonl"
+    write_video(path, noisy_frames(30))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 3])
+    reader = VideoReader(str(path))
+    read = sum(1 for _ in reader)
+    assert reader.count == 30 and 3 <= read <= 12 and reader.ended_early
+    assert caplog.messages == [f"{path} is cut off: {read} of 30 frames could be read"]
+    result = invoke("track", path, "--json-lines", lines, *models)
+    assert result.exit_code == 1 and caplog.messages[1:] == caplog.messages[:1]
+    assert len(lines.read_text().splitlines()) == read
+
+
+def test_a_video_that_is_cut_off_behind_its_frames_is_whole(tmp_path, caplog):
+    path = tmp_path / "in.avi"
+    write_video(path, noisy_frames(30))
+    path.write_bytes(path.read_bytes()[:-100])  # of the index
+    reader = VideoReader(str(path))
+    assert is_cut_off(path) and sum(1 for _ in reader) == 30 and not reader.ended_early and caplog.messages == []
+
+
+def test_frames_that_a_header_makes_up_are_told(tmp_path, caplog):
+    path = tmp_path / "in.avi"
+    write_video(path, noisy_frames(30))
+    data = bytearray(path.read_bytes())
+    place = data.index(b"strh") + 8 + 32  # dwLength
+    assert int.from_bytes(data[place : place + 4], "little") == 30
+    data[place] = 200
+    path.write_bytes(data)
+    reader = VideoReader(str(path))
+    assert sum(1 for _ in reader) == 30 and not reader.ended_early
+    assert caplog.messages == [f"{path} holds fewer frames than it tells of: 30 of 200 could be read"]
+
+
+def test_containers_that_end_too_early(tmp_path):
+    path = tmp_path / "a"
+    box = (16).to_bytes(4, "big") + b"ftyp" + bytes(8)
+    long = (1).to_bytes(4, "big") + b"mdat" + (24).to_bytes(8, "big") + bytes(8)
+    to_the_end = (0).to_bytes(4, "big") + b"mdat" + bytes(50)
+    segment = b"\x1a\x45\xdf\xa3\x81a\x18\x53\x80\x67"
+    for whole in (box + long + box, box + to_the_end, segment + b"\x84abcd", segment + b"\x40\x05abcde"):
+        path.write_bytes(whole)
+        assert not is_cut_off(path)
+        path.write_bytes(whole[:-1])
+        assert is_cut_off(path) == (to_the_end not in whole)
+    for other in (segment + b"\xff", segment + b"\x01" + b"\xff" * 7, b"", b"text", segment[:5], segment[:7], box[:9]):
+        path.write_bytes(other)
+        assert is_cut_off(path) == (other == box[:9])
 
 
 def test_track(video, models, tmp_path):

@@ -18,7 +18,7 @@ import numpy as np
 from facelm_sdk.errors import InputError
 
 from .base import Info, Metric, Sample, Split, build, check_pictures, first_of
-from .cofw import read_mat
+from .matlab import read_mat
 
 METRICS = (Metric("diag", 0.07), Metric("box", 0.07))
 TRAIN = 20_000
@@ -37,15 +37,17 @@ def read(folder: Path, split: str, label: str, subset: str) -> list[Sample]:
             f"{path} holds data, bbox, mask_new, nameList and ra of sizes {shapes}, not (n, 38), (n, 4), (n, 19), n "
             f"and n, of more than {TRAIN} faces"
         )
+    names = listed.reshape(-1)
+    if listed.dtype != object or not np.array_equal(np.sort(order, axis=None), np.arange(1, count + 1)):
+        raise InputError(f"{path} is damaged: nameList is no cell of names, or ra no permutation of 1 to {count}")
     permutation = order.reshape(-1).astype(int) - 1
     chosen = permutation[:TRAIN] if split == "train" else permutation[TRAIN:]
-    names = [str(np.asarray(listed.reshape(-1)[index]).reshape(-1)[0]) for index in chosen]
-    paths = [pictures / name for name in names]
+    paths = [pictures / name for name in names[chosen]]
     check_pictures(INFO, folder, paths)
     seen = visible[chosen] > 0
     return build(
         "aflw19",
-        [f"{name}#{index + 1}" for name, index in zip(names, chosen, strict=True)],
+        [f"{names[index]}#{index + 1}" for index in chosen],
         paths,
         data[chosen].reshape(-1, 2, 19).swapaxes(1, 2),
         boxes=bbox[chosen][:, [0, 2, 1, 3]],

@@ -26,19 +26,10 @@ from facelm_sdk.types import ImageArray
 
 from .._optional import load
 from .base import Info, Metric, Sample, Split, build, first_of, wrong_folder
+from .matlab import read_mat
 
 METRICS = (Metric("inter_ocular", 0.1), Metric("inter_pupil", 0.1))
 SUFFIX = {"train": "Tr", "test": "T"}
-
-
-def read_mat(path: Path, *keys: str) -> list[NDArray[Any]]:
-    """Arrays of a MATLAB 5 file. Raises InputError."""
-    scipy_io = load("scipy.io", f"reading {path.name}")
-    try:
-        content = scipy_io.loadmat(path, variable_names=keys)
-        return [np.asarray(content[key]) for key in keys]
-    except Exception as error:  # scipy raises as it pleases: OSError, TypeError, struct.error, zlib.error
-        raise InputError(f"{path} cannot be read; it is truncated or lacks {', '.join(keys)} ({error!r})") from error
 
 
 def _corners(boxes: NDArray[Any]) -> NDArray[np.float64]:
@@ -125,7 +116,7 @@ def _annotation(path: Path) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     points, occluded = read_mat(path, "Points", "Occ")
     if points.shape != (68, 2) or occluded.size != 68:
         raise InputError(f"{path} holds Points {points.shape} and Occ {occluded.shape}, not (68, 2) and (1, 68)")
-    return points.astype(np.float64), occluded.reshape(-1) > 0
+    return points, occluded.reshape(-1) > 0
 
 
 INFO = Info(
