@@ -202,5 +202,5 @@ def _target(name: str, share: float) -> None:
     TARGETS[name] = Target(name, make, kill, share, writes=True, slow=4 * SLOW)
 
 
-for _name, _share in (("kill-align", 0.2), ("kill-track", 0.2), ("kill-export", 0.02), ("kill-train", 0.03)):
+for _name, _share in (("kill-align", 0.08), ("kill-track", 0.08), ("kill-export", 0.005), ("kill-train", 0.005)):
     _target(_name, _share)
