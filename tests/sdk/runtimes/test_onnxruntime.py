@@ -95,6 +95,30 @@ def test_a_graph_that_fails_or_gives_something_else(unsteady):
         landmarker(np.zeros((1, 32, 32, 3), np.uint8))
 
 
+@pytest.mark.parametrize("place", ["../secret", "/secret", "link", "own"])
+def test_tensors_in_other_files(landmark_model, template, tmp_path, place):
+    """Only in the model's own folder: a model of somebody else's reads nothing else of the disk."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    data = template(68, 32).tobytes()
+    for path in (tmp_path / "secret", folder / "own"):
+        path.write_bytes(data)
+    (folder / "link").symlink_to(tmp_path / "secret")
+    model = onnx.load(landmark_model())
+    (tensor,) = (one for one in model.graph.initializer if one.name == "template")
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    where = f"{tmp_path}/secret" if place == "/secret" else place
+    for key, value in {"location": where, "offset": "0", "length": str(len(data))}.items():
+        tensor.external_data.add(key=key, value=value)
+    (folder / "x.onnx").write_bytes(model.SerializeToString())
+    if place == "own":
+        assert np.isfinite(Landmarker(folder / "x.onnx")(np.zeros((1, 32, 32, 3), np.uint8))).all()
+        return
+    with pytest.raises(ModelFileError, match=r"x\.onnx cannot be opened"):
+        Landmarker(folder / "x.onnx")
+
+
 @pytest.mark.parametrize("batch", [0, 4097, 2**31])
 def test_a_fixed_batch_that_no_model_has(landmark_model, batch):
     file = onnx.load(landmark_model(batch=4))
