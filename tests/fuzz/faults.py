@@ -202,5 +202,5 @@ def _target(name: str, share: float) -> None:
     TARGETS[name] = Target(name, make, kill, share, writes=True, slow=4 * SLOW)
 
 
-for _name, _share in (("kill-align", 0.08), ("kill-track", 0.08), ("kill-export", 0.005), ("kill-train", 0.005)):
+for _name, _share in (("kill-align", 0.05), ("kill-track", 0.05), ("kill-export", 0.005), ("kill-train", 0.005)):
     _target(_name, _share)
