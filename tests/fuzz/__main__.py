@@ -36,11 +36,16 @@ class Run:
     """What was tried so far, in ``state.json`` of a folder."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self._file, self._lock = folder, folder / "state.json", threading.Lock()
+        self._file, self._lock, self._written = folder / "state.json", threading.Lock(), 0.0
         with contextlib.suppress(FileNotFoundError):
             self.state: dict[str, dict[str, Any]] = json.loads(self._file.read_text("utf-8"))
             return
         self.state = {}
+
+    def save(self) -> None:
+        """Write the state down."""
+        write_bytes(self._file, json.dumps(self.state, indent=1).encode())
+        self._written = time.monotonic()
 
     def of(self, target: str) -> dict[str, Any]:
         """Return the counts of a target; seeds below ``next`` are tried or being tried."""
@@ -74,7 +79,8 @@ class Run:
                     new.append(f"{found['signature']}\n  python -m tests.fuzz --target {name} --seed {found['seed']}")
                 entry["count"] += 1
                 entry["seeds"] = [*entry["seeds"], found["seed"]][:KEPT]
-            write_bytes(self._file, json.dumps(self.state, indent=1).encode())
+            if new or time.monotonic() > self._written + SECONDS:
+                self.save()
         return new
 
 
@@ -98,6 +104,7 @@ def fuzz(run: Run, names: list[str], minutes: float, workers: int) -> None:
 
     with ThreadPoolExecutor(workers) as pool:
         list(pool.map(work, range(workers)))
+    run.save()
 
 
 def say(line: str) -> None:
