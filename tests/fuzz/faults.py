@@ -18,8 +18,8 @@ from pathlib import Path
 
 import cv2
 
-from . import seeds
-from .targets import TARGETS, Finding, Input, Target
+from . import seeds, targets
+from .targets import Finding, Input, Target
 
 OLD = b"what was here before"
 SLOW = 900
@@ -195,12 +195,12 @@ def kill(folder: Path, name: str, part: float, old: bool) -> None:
     folder.mkdir()  # a killed process cannot take its drafts away
 
 
-def _target(name: str, share: float) -> None:
+def _target(name: str, share: float) -> Target:
     def make(rng: random.Random) -> Input:
         return Input(arguments=(name, rng.uniform(0.2, 1.1), name != "kill-train" and rng.random() < 0.7))
 
-    TARGETS[name] = Target(name, make, kill, share, writes=True, slow=4 * SLOW)
+    return Target(name, make, kill, share, writes=True, slow=4 * SLOW)
 
 
-for _name, _share in (("kill-align", 0.05), ("kill-track", 0.05), ("kill-export", 0.005), ("kill-train", 0.005)):
-    _target(_name, _share)
+SHARES = {"kill-align": 0.05, "kill-track": 0.05, "kill-export": 0.005, "kill-train": 0.005}
+TARGETS = {**targets.TARGETS, **{name: _target(name, share) for name, share in SHARES.items()}}
