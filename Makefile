@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PICTURES := examples/pictures
 
-.PHONY: demo test lint bench wheel clean
+.PHONY: demo test fuzz lint bench wheel clean
 
 # Sees faces in the example pictures, with nothing but Python at hand.
 demo: $(VENV)/.runtime
@@ -11,6 +11,11 @@ demo: $(VENV)/.runtime
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n auto --dist loadfile
+
+# Goes on where the last run ended; MINUTES=60 for a longer one.
+MINUTES ?= 10
+fuzz: $(VENV)/.dev
+	$(BIN)/python -m tests.fuzz --minutes $(MINUTES)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -104,6 +104,8 @@ class Aligner:
     ) -> None:
         if max_faces is not None and not is_whole(max_faces, 1):
             raise InputError(f"max_faces is a whole number of at least 1, or None, not {max_faces!r}")
+        if not isinstance(profile, bool):
+            raise InputError(f"profile is True or False, not {profile!r}")
         options = RuntimeOptions(
             device=device, providers=providers, strict=strict, threads=threads, session_options=session_options
         )
@@ -381,7 +383,10 @@ def _checked(values: ArrayLike, shape: tuple[int, ...], what: str, picture: Pict
     """Boxes (k, 4) or points (k, 5, 2) of a picture as float32; one face without its axis is one of them."""
     try:
         with np.errstate(over="ignore"):  # what float32 does not hold is infinite, and refused as such
-            array = np.asarray(values, np.float32)
+            array = np.asarray(values)
+            if array.dtype.kind == "c":
+                raise TypeError("they are complex")
+            array = np.asarray(array, np.float32)
     except (TypeError, ValueError, OverflowError) as error:
         raise InputError(f"{what} are not an array of numbers ({error})") from error
     if array.shape == shape:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 from numpy.typing import NDArray
 
 from . import markup as markups
+from ._json import parse
 from .errors import ContractError, MarkupError
 from .transform import CropRecipe
 
@@ -23,9 +24,6 @@ METADATA_KEY = "facelm"
 Task = Literal["landmarks", "detection", "pipeline"]
 
 PRECISIONS = ("fp32", "fp16", "int8")
-
-MAX_DEPTH = 16
-"""How deep entries for people may be nested, so that nobody who reads them runs out of stack."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,9 +319,9 @@ _TYPES: dict[str, tuple[type, ...]] = {
 def _read_entries(text: str) -> dict[str, Any]:
     """Return the entries of a contract's JSON, all that there are, each of its type."""
     try:
-        values = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ContractError(f"the model's contract is not JSON ({error})") from error
+        values = parse(text)
+    except ValueError as error:
+        raise ContractError(f"the model's contract is not JSON that this reads ({error})") from error
     if not isinstance(values, dict):
         raise ContractError(f"the model's contract must be a JSON object, not {type(values).__name__}")
     _check_version(values)
@@ -332,8 +330,6 @@ def _read_entries(text: str) -> dict[str, Any]:
     if unknown := sorted(values.keys() - _TYPES.keys()):
         raise ContractError(f"the model's contract has unknown entries: {', '.join(unknown)}")
     values = {**dict.fromkeys(_LATER), **values}
-    if _is_deep(values, MAX_DEPTH):
-        raise ContractError(f"the model's contract is nested deeper than {MAX_DEPTH}")
     for name, types in _TYPES.items():
         value = values[name]
         if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
@@ -354,8 +350,3 @@ def _check_version(values: Mapping[str, Any]) -> None:
 def _check_threshold(det_thresh: float) -> None:
     if not 0 <= det_thresh <= 1:
         raise ContractError(f"det_thresh is a score from 0 to 1, not {det_thresh!r}")
-
-
-def _is_deep(value: Any, left: int) -> bool:
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return left < 0 or any(_is_deep(one, left - 1) for one in inner)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 import struct
@@ -13,6 +14,8 @@ from typing import Any
 from xml.etree import ElementTree
 
 from . import zoo
+from ._checks import is_whole
+from ._json import parse
 from ._optional import load_onnxruntime
 from .contract import METADATA_KEY, ModelSpec, Tensor, check
 from .errors import ContractError, InputError, ModelFileError
@@ -23,6 +26,11 @@ NO_CONTRACT = (
     f"no {METADATA_KEY!r} contract inside: facelm-export did not make this file, and Aligner, Detector and Landmarker "
     f"do not take it; its inputs and outputs are the graph's own"
 )
+
+
+MAX_SIZE = 1 << 48
+MAX_RANK = 64
+"""No tensor has a longer side, an end farther in its file, or more sides."""
 
 
 def inspect_model(model: str | os.PathLike[str]) -> dict[str, Any]:
@@ -150,26 +158,30 @@ def _safetensors(path: Path) -> dict[str, Any]:
             raise ModelFileError(f"{path} is truncated or not a safetensors file")
         header = _json_object(file.read(length), path)
     metadata = header.pop("__metadata__", {})
-    card = _json_object(metadata.get(METADATA_KEY, "{}").encode(), path)
+    text = metadata.get(METADATA_KEY, "{}") if isinstance(metadata, dict) else None
+    if not isinstance(text, str) or not all(map(_is_entry, header.values())):
+        raise ModelFileError(f"{path} is damaged: its header is not that of a safetensors file")
+    card = _json_object(text.encode(), path)
     size = path.stat().st_size - 8 - length
     if any(entry["data_offsets"][1] > size for entry in header.values()):
         raise ModelFileError(f"{path} is truncated: tensors that its header names are missing")
-    counts = {"tensors": len(header), "parameters": sum(_product(entry["shape"]) for entry in header.values())}
+    counts = {"tensors": len(header), "parameters": sum(math.prod(entry["shape"]) for entry in header.values())}
     note = {} if card else {"note": f"no {METADATA_KEY!r} card inside: the file does not say which network it is of"}
     return {"kind": "weights (safetensors)", "details": {**card, **counts}, **note}
 
 
-def _product(shape: list[int]) -> int:
-    result = 1
-    for size in shape:
-        result *= size
-    return result
+def _is_entry(entry: Any) -> bool:
+    """Return whether a value of the header says of a tensor its shape and where it lies."""
+    shape, place = (entry.get(key) if isinstance(entry, dict) else None for key in ("shape", "data_offsets"))
+    return all(isinstance(one, list) and all(is_whole(x, 0, MAX_SIZE) for x in one) for one in (shape, place)) and (
+        len(place) == 2 and len(shape) <= MAX_RANK
+    )
 
 
 def _json_object(data: bytes, path: Path) -> dict[str, Any]:
     try:
-        values = json.loads(data)
-    except (ValueError, RecursionError) as error:
+        values = parse(data)
+    except ValueError as error:
         raise ModelFileError(f"{path} is damaged: {error}") from error
     if not isinstance(values, dict):
         raise ModelFileError(f"{path} is damaged: a JSON object is expected")
@@ -188,17 +200,28 @@ def _triton(folder: Path) -> dict[str, Any]:
 
 def _served(config: Path) -> dict[str, Any]:
     """The facts of a served model: those of its newest version's file, and what its configuration says."""
-    folder, text = config.parent, config.read_text("utf-8")
+    folder = config.parent
+    try:
+        text = config.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise ModelFileError(f"{config} is damaged: it is not UTF-8 ({error})") from error
     said = {
         key: match[1].strip('"')
         for key in ("backend", "platform", "max_batch_size")
         if (match := re.search(rf"^{key}\s*:\s*(\S+)", text, re.MULTILINE))
     }
-    versions = sorted((path for path in folder.iterdir() if path.name.isdecimal()), key=lambda path: int(path.name))
+    versions = sorted(
+        (path for path in folder.iterdir() if path.name.isascii() and path.name.isdecimal()), key=_version
+    )
     found = sorted(versions[-1].glob("model.*")) if versions else []
     facts: dict[str, Any] = next((inspect_model(p) for p in found if p.suffix in _READERS), {"kind": "served model"})
     details = {**facts.get("details", {}), **said, "versions": [path.name for path in versions]}
     return {**facts, "file": folder.name, "details": details}
+
+
+def _version(folder: Path) -> tuple[int, str]:
+    digits = folder.name.lstrip("0")
+    return len(digits), digits  # a number, however long
 
 
 _READERS = {".onnx": _onnx, ".engine": _engine, ".xml": _openvino, ".safetensors": _safetensors}

@@ -58,7 +58,7 @@ def load_file(
 
     Raises ImageError where they are truncated, or more than ``max_pixels`` or more work than a picture should be.
     """
-    if color not in ("bgr", "rgb"):
+    if not isinstance(color, str) or color not in ("bgr", "rgb"):
         raise InputError(f"color is 'bgr' or 'rgb', not {color!r}")
     limit = checked_max_pixels(max_pixels)
     if isinstance(source, (str, os.PathLike)):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from .._checks import is_whole
 from ..contract import LandmarkSpec, ModelSpec, Tensors, check_outputs
-from ..errors import InputError, ModelFileError
+from ..errors import ContractError, InputError, ModelFileError
 
 Provider = str | tuple[str, dict[str, Any]]
 """An execution provider as onnxruntime takes it: its name, or its name and options."""
@@ -22,6 +22,9 @@ InferencePrecision = Literal["f32", "bf16"]
 
 MAX_THREADS = 1024
 """More threads than any machine has cores for one session; onnxruntime would start them all."""
+
+MAX_BATCH = 4096
+"""More crops than any model is exported for in a run, which is filled up to as many."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,9 +104,16 @@ class Session(Protocol):
 
 
 def fixed_batch(found: Tensors, spec: ModelSpec) -> int | None:
-    """Return the number of crops that a landmark graph takes, no more and no fewer; None where it takes any."""
-    batch = next(iter(found.inputs.values())).shape
-    return batch[0] if isinstance(spec, LandmarkSpec) and batch and isinstance(batch[0], int) else None
+    """Return the number of crops that a landmark graph takes, no more and no fewer; None where it takes any.
+
+    Raises ContractError for a number that is not from 1 to MAX_BATCH.
+    """
+    shape = next(iter(found.inputs.values())).shape
+    if not isinstance(spec, LandmarkSpec) or not shape or not isinstance(batch := shape[0], int):
+        return None
+    if not 1 <= batch <= MAX_BATCH:
+        raise ContractError(f"{spec.name} takes {batch} crops in a run; accepted are 1 to {MAX_BATCH}")
+    return batch
 
 
 def checked_run(

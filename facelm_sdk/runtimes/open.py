@@ -50,7 +50,7 @@ def open_file(
     ``variant`` chooses among the files of an embedded model's name: ``auto`` (int8 on a CPU that is fast at it, else
     fp32), ``fp32`` or ``int8``. Of a path it is ``auto``, or what the file is in: InputError else.
     """
-    if variant not in VARIANTS:
+    if not isinstance(variant, str) or variant not in VARIANTS:
         raise InputError(f"variant is {', '.join(VARIANTS[:-1])} or {VARIANTS[-1]}, not {variant!r}")
     kind = Path(model).suffix.lower()
     if kind not in (".xml", ".engine", ".onnx"):

@@ -89,7 +89,7 @@ class OpenVinoSession:
     def _read(self, core: Any) -> Any:
         try:
             return core.read_model(self._name)
-        except RuntimeError as error:
+        except (RuntimeError, UnicodeDecodeError) as error:  # a message may quote bytes that are no text
             raise ModelFileError(
                 f"{self._name} cannot be opened; it is truncated, not OpenVINO's IR, or its .bin is missing beside it "
                 f"({_cause(error)})"
@@ -98,18 +98,22 @@ class OpenVinoSession:
     def _compile(self, core: Any, network: Any, target: str, settings: dict[str, str]) -> Any:
         try:
             return core.compile_model(network, target, settings)
-        except RuntimeError as error:
+        except (RuntimeError, UnicodeDecodeError) as error:
             raise ModelFileError(f"OpenVINO cannot compile {self._name} for {target} ({_cause(error)})") from error
 
     def _read_spec(self, network: Any) -> ModelSpec:
         key = next((key for key in _KEYS if network.has_rt_info(key)), None)
-        if key is None:
+        try:
+            text = None if key is None else network.get_rt_info(key).value
+        except UnicodeDecodeError as error:
+            raise ContractError(f"{self._name} has an rt_info that is not UTF-8 ({error})") from error
+        if not isinstance(text, str):  # an entry that holds others is no text
             raise ContractError(
                 f"{self._name} has no {METADATA_KEY!r} entry in its rt_info; accepted are models written by "
                 f"facelm-export --format openvino"
             )
         try:
-            return ModelSpec.from_json(network.get_rt_info(key).value)
+            return ModelSpec.from_json(text)
         except ContractError as error:
             raise ContractError(f"{self._name}: {error}") from error
 

@@ -94,6 +94,7 @@ def changed(spec, **values):
         ({"task": "pipeline", "det_thresh": 0.5, "det_size": [1, 2, 3]}, "det_size is 'auto'"),
         ({"task": "pipeline", "det_thresh": 0.5, "det_size": "big"}, "det_size is 'auto'"),
         ({"parity": {"a": [[[[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]]]]}}, "nested deeper"),
+        ({"name": "\ud800"}, "surrogates not allowed"),
         ({"crop": {"size": 1}}, "template"),
         ({"extra": 1}, "unknown entries: extra"),
     ],
@@ -101,6 +102,11 @@ def changed(spec, **values):
 def test_contract_errors(landmark_spec, values, message):
     with pytest.raises(ContractError, match=message):
         ModelSpec.from_json(changed(landmark_spec(), **values))
+
+
+def test_a_contract_deeper_than_the_stack():
+    with pytest.raises(ContractError, match="nested deeper than 16"):
+        ModelSpec.from_json("[" * 100_000)
 
 
 def test_missing_entries_are_named(landmark_spec):

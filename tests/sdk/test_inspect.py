@@ -199,6 +199,44 @@ def test_truncated_weights(tmp_path, keep):
         inspect_model(path)
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"a": 5},
+        {"a": {"shape": [2]}},
+        {"a": {"shape": [2], "data_offsets": []}},
+        {"a": {"shape": [2], "data_offsets": [0, None]}},
+        {"a": {"shape": "22", "data_offsets": [0, 8]}},
+        {"a": {"shape": [-1], "data_offsets": [0, 8]}},
+        {"a": {"shape": [10**30], "data_offsets": [0, 8]}},
+        {"a": {"shape": [1] * 1000, "data_offsets": [0, 8]}},
+        {"__metadata__": 5},
+        {"__metadata__": {"facelm": 5}},
+        {"__metadata__": {"facelm": "5"}},
+        {"__metadata__": {"facelm": "[" * 100_000}},
+        {"__metadata__": {"facelm": '{"a": "\\ud800"}'}},
+    ],
+)
+def test_headers_that_are_none(tmp_path, header):
+    path, text = tmp_path / "net.safetensors", json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(8))
+    with pytest.raises(ModelFileError, match=r"net\.safetensors is damaged"):
+        inspect_model(path)
+
+
+def test_odd_triton_repositories(tmp_path, landmark_model):
+    config = tmp_path / "config.pbtxt"
+    config.write_bytes(b'backend: "\xff"')
+    with pytest.raises(ModelFileError, match=r"config\.pbtxt is damaged: it is not UTF-8"):
+        inspect_model(tmp_path)
+    config.write_text('backend: "onnxruntime"')
+    for version in ("2", "010", "\u00b2", "9" * 200):
+        (tmp_path / version).mkdir()
+    (tmp_path / ("9" * 200) / "model.onnx").write_bytes(landmark_model(data="the newest").read_bytes())
+    (served,) = inspect_model(tmp_path)["models"]
+    assert served["contract"]["data"] == "the newest" and served["details"]["versions"] == ["2", "010", "9" * 200]
+
+
 def test_files_that_are_none(tmp_path):
     (tmp_path / "x.onnx").write_text("not a model")
     with pytest.raises(ModelFileError, match="truncated or not an ONNX model"):

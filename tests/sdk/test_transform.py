@@ -132,13 +132,17 @@ def test_bad_recipes(values):
         CropRecipe.from_dict(values)
 
 
-@pytest.mark.parametrize("kps", [np.full((5, 2), np.nan), np.zeros((5, 2)), np.zeros((4, 2))])
+@pytest.mark.parametrize(
+    "kps", [np.full((5, 2), np.nan), np.zeros((5, 2)), np.zeros((4, 2)), np.eye(5, 2) * 1j, "x", [1, [2]]]
+)
 def test_bad_points(kps):
     with pytest.raises(InputError):
         kps5_recipe(112).transform(kps=kps)
 
 
-@pytest.mark.parametrize("box", [[0, 0, 0, 5], [5, 5, 0, 9], [np.nan, 0, 1, 1], [0, 0, 1]])
+@pytest.mark.parametrize(
+    "box", [[0, 0, 0, 5], [5, 5, 0, 9], [np.nan, 0, 1, 1], [0, 0, 1], [10**400] * 4, ["a"] * 4, None]
+)
 def test_bad_boxes(box):
     with pytest.raises(InputError):
         CropTransform.from_box(box, 64)

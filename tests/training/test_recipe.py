@@ -148,6 +148,7 @@ def test_entries_reach_the_recipe(tmp_path):
         ('model = "retinaface_mnet025"\nsizes = []\nschedule = { steps = 5 }', "sizes are sides of pictures"),
         ('model = "retinaface_mnet025"\nsure = 2.0\nschedule = { steps = 5 }', "sure is a .* at most 1, not 2.0"),
         ("model = ", "is not TOML"),
+        ("model = " + "[" * 5000, "is not TOML"),
     ],
 )
 def test_what_is_wrong_is_told(tmp_path, text, message):

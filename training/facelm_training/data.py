@@ -146,24 +146,49 @@ def without_drawing(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def detection_frames(folder: str | Path, split: Split) -> list[Frame]:
-    """The whole pictures of ``split`` with every detection of the teacher, doubtful ones included."""
-    with zipfile.ZipFile(check_folder(folder, ("frames.zip",)) / "frames.zip") as file:
-        entries = [json.loads(line) for line in file.read("labels.jsonl").splitlines()]
-        frames = [
-            Frame(
-                entry["image"],
-                file.read(entry["image"]),
-                np.array(entry["boxes"], np.float32).reshape(-1, 4),
-                np.array(entry["scores"], np.float32).reshape(-1),
-                np.array(entry["kps5"], np.float32).reshape(-1, 5, 2),
-            )
-            for entry in entries
-            if entry["split"] == split
-        ]
+    """The whole pictures of ``split`` with every detection of the teacher, doubtful ones included.
+
+    Raises InputError naming the line of labels.jsonl that is not of a frame.
+    """
+    archive = check_folder(folder, ("frames.zip",)) / "frames.zip"
+    lines = _records(archive, ["labels.jsonl"])[0].splitlines()
+    found = [
+        _frame(line, f"{archive}: labels.jsonl, line {number}", split) for number, line in enumerate(lines, start=1)
+    ]
+    frames = [frame for frame in found if frame is not None]
+    for frame, jpeg in zip(frames, _records(archive, [frame.name for frame in frames]), strict=True):
+        frame.jpeg = jpeg
     for frame in frames:
         if frame.name.startswith(DRAWN_ON):
             frame.jpeg = cv2.imencode(".jpg", without_drawing(frame.image()))[1].tobytes()
     return frames
+
+
+def _records(archive: Path, names: Sequence[str]) -> list[bytes]:
+    """Files of a zip. Raises InputError where it is damaged or lacks one."""
+    try:
+        with zipfile.ZipFile(archive) as file:
+            return [file.read(name) for name in names]
+    except Exception as error:  # as in archives.read_zipped
+        raise InputError(f"{archive} cannot be read; it is damaged or lacks a file ({error})") from error
+
+
+def _frame(line: bytes, where: str, split: str) -> Frame | None:
+    """The frame of a line of labels, without its picture; None where it is of another split. Raises InputError."""
+    try:
+        entry = json.loads(line)
+        name, of_split = entry["image"], entry["split"]
+        with np.errstate(over="ignore"):  # infinite then
+            boxes, scores, kps = (np.array(entry[key], np.float32) for key in ("boxes", "scores", "kps5"))
+        frame = Frame(name, b"", boxes.reshape(-1, 4), scores.reshape(-1), kps.reshape(-1, 5, 2))
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        raise InputError(f"{where}: not a frame with image, split, boxes, scores and kps5 ({error!r})") from error
+    numbers = (frame.boxes, frame.scores, frame.kps)
+    if not isinstance(name, str) or not all(
+        len(one) == len(frame.scores) and np.isfinite(one).all() for one in numbers
+    ):
+        raise InputError(f"{where}: not a name, and as many boxes, scores and five points of finite numbers")
+    return frame if of_split == split else None
 
 
 def shuffled(items: NDArray[np.int64], seed: int, step: int, batch: int) -> NDArray[np.int64]:

@@ -367,7 +367,7 @@ def _toml(path: Path) -> dict[str, Any]:
         import tomli as tomllib
     try:
         return dict(tomllib.loads(path.read_text()))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{path} is not TOML: {error}") from error
 
 

@@ -86,27 +86,6 @@ def test_bytes_that_are_no_text(model, tmp_path, text, damaged, message):
             opened(path)
 
 
-@pytest.fixture
-def unsteady(tmp_path, landmark_spec):
-    """A landmark model whose number of points is the brightest pixel less 100."""
-    graph = onnx.parser.parse_model(
-        """<ir_version: 8, opset_import: ["": 18]>
-        unsteady (uint8[1, 32, 32, 3] crops) => (float[1, L, 2] landmarks)
-            <int64[1] one = {1}, int64[1] two = {2}, int64[1] least = {100}, int64[1] flat = {-1}>
-        {
-            level = Cast<to=7>(crops)
-            most = ReduceMax<keepdims=0>(level)
-            row = Reshape(most, flat)
-            count = Sub(row, least)
-            shape = Concat<axis=0>(one, count, two)
-            landmarks = ConstantOfShape(shape)
-        }"""
-    )
-    onnx.helper.set_model_props(graph, {"facelm": landmark_spec().to_json()})
-    onnx.save(graph, tmp_path / "unsteady.onnx")
-    return tmp_path / "unsteady.onnx"
-
-
 def test_a_graph_that_fails_or_gives_something_else(unsteady):
     landmarker = Landmarker(unsteady)
     assert landmarker(np.full((2, 32, 32, 3), 168, np.uint8)).shape == (2, 68, 2)
@@ -114,6 +93,39 @@ def test_a_graph_that_fails_or_gives_something_else(unsteady):
         landmarker(np.full((1, 32, 32, 3), 150, np.uint8))
     with pytest.raises(ModelFileError, match=r"unsteady\.onnx cannot be run on crops uint8 \(1, 32, 32, 3\) \("):
         landmarker(np.zeros((1, 32, 32, 3), np.uint8))
+
+
+@pytest.mark.parametrize("place", ["../secret", "/secret", "link", "own"])
+def test_tensors_in_other_files(landmark_model, template, tmp_path, place):
+    """Only in the model's own folder: a model of somebody else's reads nothing else of the disk."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    data = template(68, 32).tobytes()
+    for path in (tmp_path / "secret", folder / "own"):
+        path.write_bytes(data)
+    (folder / "link").symlink_to(tmp_path / "secret")
+    model = onnx.load(landmark_model())
+    (tensor,) = (one for one in model.graph.initializer if one.name == "template")
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    where = f"{tmp_path}/secret" if place == "/secret" else place
+    for key, value in {"location": where, "offset": "0", "length": str(len(data))}.items():
+        tensor.external_data.add(key=key, value=value)
+    (folder / "x.onnx").write_bytes(model.SerializeToString())
+    if place == "own":
+        assert np.isfinite(Landmarker(folder / "x.onnx")(np.zeros((1, 32, 32, 3), np.uint8))).all()
+        return
+    with pytest.raises(ModelFileError, match=r"x\.onnx cannot be opened"):
+        Landmarker(folder / "x.onnx")
+
+
+@pytest.mark.parametrize("batch", [0, 4097, 2**31])
+def test_a_fixed_batch_that_no_model_has(landmark_model, batch):
+    file = onnx.load(landmark_model(batch=4))
+    for value in (*file.graph.input, *file.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = batch
+    with pytest.raises(ContractError, match=f"takes {batch} crops in a run; accepted are 1 to 4096"):
+        OrtSession(file.SerializeToString())
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 4, 8, 9])

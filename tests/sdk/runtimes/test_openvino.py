@@ -116,6 +116,29 @@ def test_a_broken_contract_names_the_file(convert, landmark_model):
         OpenVinoSession(convert(landmark_model(metadata="{")))
 
 
+def test_texts_that_are_no_contract(convert, landmark_model, landmark_spec):
+    file = landmark_model(data="ABCD")
+    path = convert(file, facelm=landmark_spec(data="ABCD").to_json())
+    text = path.read_bytes()
+    path.write_bytes(text.replace(b"ABCD", b"A\xff\xfeD"))
+    with pytest.raises((ContractError, ModelFileError), match=r"tiny\.xml"):
+        OpenVinoSession(path)
+    start = text.index(b"<facelm value=")
+    nested = b'<facelm><inner value="1" /></facelm>'
+    path.write_bytes(text[:start] + nested + text[text.index(b"/>", start) + 2 :])
+    with pytest.raises(ContractError, match=r"tiny\.xml"):
+        OpenVinoSession(path)
+
+
+def test_a_graph_that_fails_or_gives_something_else(convert, unsteady):
+    landmarker = Landmarker(convert(unsteady))
+    assert landmarker(np.full((2, 32, 32, 3), 168, np.uint8)).shape == (2, 68, 2)
+    with pytest.raises(ContractError, match=r"unsteady\.xml gave landmarks float32 \(1, 50, 2\); .* \(1, 68, 2\)"):
+        landmarker(np.full((1, 32, 32, 3), 150, np.uint8))
+    with pytest.raises((ContractError, ModelFileError), match=r"unsteady\.xml (cannot be run|gave)"):
+        landmarker(np.zeros((1, 32, 32, 3), np.uint8))
+
+
 def test_a_graph_that_breaks_its_contract(convert, landmark_model, landmark_spec):
     other = landmark_spec(markup="wflw98").to_json()
     with pytest.raises(ContractError, match=r"landmarks float32 \(\?, 68, 2\); its contract says .*98, 2"):

@@ -17,6 +17,8 @@ from facelm_sdk.errors import ImageError, InputError
 from facelm_sdk.types import ImageArray
 
 PICTURES = (".jpg", ".png", ".jpeg", ".bmp")
+LARGEST = 1e9
+"""Pixels, or what else a data set says in numbers; none of its files means more."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -164,11 +166,12 @@ def build(
 ) -> list[Sample]:
     """Samples from arrays: ``points`` (n, L, 2), ``boxes`` (n, 4), ``kps5`` (n, 5, 2), ``occluded``, ``known`` (n, L).
 
-    ``box`` and ``diag`` of ``norms`` are of the landmarks' box, or of ``boxes`` with ``normalise_by_boxes``.
+    ``box`` and ``diag`` of ``norms`` are of the landmarks' box, or of ``boxes`` with ``normalise_by_boxes``. Raises
+    InputError for numbers beyond LARGEST.
     """
     described = markups.get(markup)
-    values = np.asarray(points, np.float32).reshape(-1, described.num_points, 2)
-    own = None if boxes is None else np.asarray(boxes, np.float32).reshape(-1, 4)
+    values = np.asarray(_moderate(points, "points"), np.float32).reshape(-1, described.num_points, 2)
+    own = None if boxes is None else np.asarray(_moderate(boxes, "boxes"), np.float32).reshape(-1, 4)
     around = own if own is not None and normalise_by_boxes else metrics.bounding_box(values)
     norms = {
         "inter_ocular": metrics.inter_ocular(values, described),
@@ -195,6 +198,13 @@ def build(
     ]
 
 
+def _moderate(values: ArrayLike, what: str) -> NDArray[Any]:
+    found = np.asarray(values)
+    if (np.abs(found) > LARGEST).any():
+        raise InputError(f"{what} reach as far as {np.nanmax(np.abs(found)):g} pixels; the file is damaged")
+    return found
+
+
 def wrong_folder(info: Info, folder: Path, lacking: str) -> NoReturn:
     """Raise InputError that says what a folder lacks and what such a folder holds."""
     what = "does not exist" if not folder.is_dir() else f"lacks {lacking}"
@@ -211,9 +221,44 @@ def first_of(info: Info, folder: Path, *candidates: str) -> Path:
 
 def check_pictures(info: Info, folder: Path, paths: Sequence[Path]) -> None:
     """Raise InputError unless every picture is there."""
-    missing = [path for path in dict.fromkeys(paths) if not path.is_file()]
+    missing = [path for path in dict.fromkeys(paths) if not _is_file(path)]
     if missing:
         wrong_folder(info, folder, f"{len(missing)} pictures, the first of them {missing[0].relative_to(folder)}")
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # no name of a file
+        return False
+
+
+def read_arrays(info: Info, path: Path, **wanted: tuple[str, tuple[int | None, ...]]) -> list[NDArray[Any]]:
+    """Arrays of an .npz file by name: each of a kind of numpy's ("U", "f", "b") and a shape, None where it is open.
+
+    All are of as many faces as the first one. Raises InputError where the file is not so.
+    """
+    try:
+        with np.load(path) as file:
+            found = [np.asarray(file[name]) for name in wanted]
+        for array in found:
+            if array.dtype.kind == "U":
+                for letter in "".join(array.ravel().tolist()):  # numpy does not look whether it is text
+                    letter.encode()
+    except MemoryError:
+        raise
+    except Exception as error:  # zipfile and numpy raise of every kind for a damaged file
+        raise InputError(f"{path} cannot be read; it is damaged or lacks {', '.join(wanted)} ({error!r})") from error
+    for (name, (kind, shape)), array in zip(wanted.items(), found, strict=True):
+        sizes = tuple(size if want is None else want for size, want in zip(array.shape, shape, strict=False))
+        if (
+            array.dtype.kind not in kind
+            or array.shape != sizes
+            or len(shape) != array.ndim
+            or len(array) != len(found[0])
+        ):
+            raise InputError(f"{path} holds {name} as {array.dtype} {array.shape}; the file is not that of {info.name}")
+    return found
 
 
 def read_text(path: Path) -> str:
@@ -230,6 +275,6 @@ def numbers(words: Sequence[str], what: str) -> NDArray[np.float64]:
         values = np.array(words, np.float64)
     except ValueError as error:
         raise InputError(f"{what}: {error}") from error
-    if not np.isfinite(values).all():
-        raise InputError(f"{what}: a number is not finite")
+    if not np.isfinite(values).all() or (np.abs(values) > LARGEST).any():
+        raise InputError(f"{what}: a number is not finite, or beyond {LARGEST:g}")
     return values

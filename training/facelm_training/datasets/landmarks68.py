@@ -15,16 +15,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from facelm_sdk.errors import InputError
 from facelm_sdk.types import ImageArray
 
 from ..archives import check_folder, read_zipped
-from .base import Info, Metric, Sample, Split, build
+from .base import Info, Metric, Sample, Split, build, read_arrays
 
 METRICS = (Metric("inter_ocular", 0.1),)
 FILES = ("landmarks68.npz", "landmarks68.zip", "landmarks68_clean.npz", "landmarks68_300w.npz")
 PORTRAIT_FILES = ("mesh478.npz", "landmarks68_300w.npz", "frames.zip")
 WORST_DISAGREEMENT = {"300w": 4.0, "clean": 25.0, "original": 25.0}
 """Training faces whose two labels differ by more percent of the eye distance are left out: one of them is wrong."""
+NAMES, NUMBERS = ("U", (None,)), ("f", (None,))
+POINTS, FIVE = ("f", (None, 68, 2)), ("f", (None, 5, 2))
+"""Kinds and shapes of the arrays."""
 PORTRAITS = "web_"  # the other frames are landmarks68's, or have an annotator's dots drawn into them
 
 
@@ -44,23 +48,38 @@ def _samples(
 def read(folder: Path, split: str, label: str, subset: str) -> list[Sample]:
     """The faces of a split; ``name`` is the picture's."""
     path = check_folder(folder, FILES)
-    crops = np.load(path / "landmarks68.npz")
-    teacher, clean = (np.load(path / f"landmarks68_{name}.npz") for name in ("300w", "clean"))
-    disagreement = (teacher if label == "300w" else clean)["crop_disagreement"]
-    points = {"300w": teacher["crop_points"], "clean": clean["crop_points"], "original": crops["points"]}[label]
-    keep = (crops["split"] == split) & np.isfinite(points).all((1, 2))
+    names, splits, points, kps5 = read_arrays(
+        INFO, path / "landmarks68.npz", name=NAMES, split=NAMES, points=POINTS, kps5=FIVE
+    )
+    labelled = path / f"landmarks68_{'300w' if label == '300w' else 'clean'}.npz"
+    others, disagreement = read_arrays(INFO, labelled, crop_points=POINTS, crop_disagreement=NUMBERS)
+    _check_counts(labelled, others, names)
+    points = points if label == "original" else others
+    keep = (splits == split) & np.isfinite(points).all((1, 2))
     if split == "train":
         keep &= ~(disagreement > WORST_DISAGREEMENT[label])
-    return _samples(path / "landmarks68.zip", crops["name"], points, crops["kps5"], keep)
+    return _samples(path / "landmarks68.zip", names, points, kps5, keep)
 
 
 def read_portraits(folder: Path, split: str, label: str, subset: str) -> list[Sample]:
     """The faces of a split; ``name`` is the picture's. Many pictures end above the chin."""
     path = check_folder(folder, PORTRAIT_FILES)
-    teacher, five = (np.load(path / name) for name in ("landmarks68_300w.npz", "mesh478.npz"))
-    keep = (five["frame_split"] == split) & np.char.startswith(teacher["frame_name"], PORTRAITS)
-    keep &= ~(teacher["frame_disagreement"] > WORST_DISAGREEMENT["300w"])
-    return _samples(path / "frames.zip", teacher["frame_name"], teacher["frame_points"], five["frame_kps5"], keep)
+    labelled, mesh = path / "landmarks68_300w.npz", path / "mesh478.npz"
+    names, points, disagreement = read_arrays(
+        PORTRAITS_INFO, labelled, frame_name=NAMES, frame_points=POINTS, frame_disagreement=NUMBERS
+    )
+    splits, kps5 = read_arrays(PORTRAITS_INFO, mesh, frame_split=NAMES, frame_kps5=FIVE)
+    _check_counts(mesh, splits, names)
+    keep = (splits == split) & np.char.startswith(names, PORTRAITS)
+    keep &= ~(disagreement > WORST_DISAGREEMENT["300w"])
+    return _samples(path / "frames.zip", names, points, kps5, keep)
+
+
+def _check_counts(path: Path, found: NDArray[Any], names: NDArray[Any]) -> None:
+    if len(found) != len(names):
+        raise InputError(
+            f"{path} is of {len(found)} faces, and the names beside it of {len(names)}: another data set's"
+        )
 
 
 INFO = Info(

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
-from .base import Info, Metric, Sample, Split, build, check_pictures, first_of, wrong_folder
+from .base import Info, Metric, Sample, Split, build, check_pictures, first_of, read_arrays
 
 METRICS = (Metric("inter_ocular", 0.1),)
 LABELS = "turned68.npz"
@@ -18,14 +16,16 @@ LABELS = "turned68.npz"
 
 def read(folder: Path, split: str, label: str, subset: str) -> list[Sample]:
     """The faces; points that the turned face hides, or whose place on the contour is not known, are not ``known``."""
-    try:
-        with np.load(first_of(INFO, folder, LABELS)) as file:
-            names, points, known = file["name"].tolist(), file["points"], file["known"]
-    except (ValueError, KeyError, OSError):
-        wrong_folder(INFO, folder, f"a readable {LABELS}")
-    paths = [folder / name for name in names]
+    names, points, known = read_arrays(
+        INFO,
+        first_of(INFO, folder, LABELS),
+        name=("U", (None,)),
+        points=("f", (None, 68, 2)),
+        known=("b", (None, 68)),
+    )
+    paths = [folder / name for name in names.tolist()]
     check_pictures(INFO, folder, paths)
-    return build("ibug68", names, paths, points, known=known)
+    return build("ibug68", names.tolist(), paths, points, known=known)
 
 
 INFO = Info(
