@@ -173,9 +173,9 @@ def _safetensors(path: Path) -> dict[str, Any]:
 def _is_entry(entry: Any) -> bool:
     """Return whether a value of the header says of a tensor its shape and where it lies."""
     shape, place = (entry.get(key) if isinstance(entry, dict) else None for key in ("shape", "data_offsets"))
-    return all(isinstance(one, list) and all(is_whole(x, 0, MAX_SIZE) for x in one) for one in (shape, place)) and (
-        len(place) == 2 and len(shape) <= MAX_RANK
-    )
+    if not isinstance(shape, list) or not isinstance(place, list):
+        return False
+    return all(is_whole(x, 0, MAX_SIZE) for x in shape + place) and len(place) == 2 and len(shape) <= MAX_RANK
 
 
 def _json_object(data: bytes, path: Path) -> dict[str, Any]:
