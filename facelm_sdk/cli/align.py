@@ -22,7 +22,7 @@ from ..parallel import checked_workers, map_in_order
 from ..profile import READ, call, stage
 from ..runtimes.open import Variant
 from ..types import Face
-from .options import DetSizeText, VariantText, det_size_of, stderr
+from .options import DetSizeText, MinPresence, VariantText, det_size_of, stderr
 
 
 def align(
@@ -43,6 +43,7 @@ def align(
     det_size: DetSizeText = "auto",
     det_thresh: Annotated[float | None, typer.Option(help="Score threshold of faces. (default: the model's)")] = None,
     max_faces: Annotated[int | None, typer.Option(help="Keep the best faces of a picture.")] = None,
+    min_presence: MinPresence = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads of a run. (default: 1 for a small network)")] = None,
     workers: Annotated[
         int | None, typer.Option(help="Pictures done side by side. (default: as many as cores, at most 8)")
@@ -51,7 +52,9 @@ def align(
         str | None,
         typer.Option(metavar="FILE", help="One JSON line a picture into FILE (- is stdout), not one file each."),
     ] = None,
-    draw: Annotated[bool, typer.Option("--draw/--no-draw", help="Annotated pictures: DIR/<name>.jpg.")] = False,
+    draw: Annotated[
+        bool, typer.Option("--draw/--no-draw", help="Annotated pictures, unsure points faint: DIR/<name>.jpg.")
+    ] = False,
     crops: Annotated[
         int | None, typer.Option(metavar="SIZE", help="ArcFace crops: DIR/crops/<name>_<i>.png; 112 is usual.")
     ] = None,
@@ -79,6 +82,7 @@ def align(
         det_thresh=det_thresh,
         threads=threads,
         max_faces=max_faces,
+        min_presence=min_presence,
         profile=profile,
     )
     inputs = {item.path.resolve() for item in items}
