@@ -105,28 +105,26 @@ def deconvolution(inputs: int, outputs: int) -> nn.Sequential:
 class Confidence(nn.Module):
     """Logits of two probabilities: that a point is within 5% of the eye distance, and that the crop shows a face.
 
-    Not in the paper. Two small perceptrons over what the network has computed anyway: a point's is given its token of
-    the decoder, the face's their mean, and both the deepest map's mean.
+    Not in the paper. Two small perceptrons on what the network has computed anyway, the mean of the deepest map and the
+    points' tokens of the decoder; they share the hidden units of the former.
     """
 
-    def __init__(self, channels: int, dim: int) -> None:
+    def __init__(self, channels: int, dim: int, hidden: int = 32) -> None:
         super().__init__()
-        self.context = nn.Linear(channels, 2 * dim)
-        self.point = nn.Linear(dim, dim)
-        self.face = nn.Linear(dim, dim)
-        self.scores = nn.Linear(dim, 1)
-        self.presence = nn.Linear(dim, 1)
+        self.context = nn.Linear(channels, hidden)
+        self.point = nn.Linear(dim, hidden, bias=False)
+        self.scores = nn.Linear(hidden, 1)
+        self.presence = nn.Linear(hidden, 1)
         initialise(self)
 
     def forward(
         self,
-        context: torch.Tensor,  # (n, channels)
+        deepest: torch.Tensor,  # (n, channels), its mean
         tokens: torch.Tensor,  # (n, L, D)
     ) -> tuple[torch.Tensor, torch.Tensor]:  # (n, L), (n,)
-        of_points, of_face = self.context(context).chunk(2, -1)
-        scores = self.scores(F.relu(self.point(tokens) + of_points[:, None]))
-        presence = self.presence(F.relu(self.face(tokens.mean(1)) + of_face))
-        return scores[..., 0], presence[..., 0]
+        context = self.context(deepest)
+        scores = self.scores(F.relu(self.point(tokens) + context[:, None]))
+        return scores.flatten(1), self.presence(F.relu(context)).flatten()
 
 
 class LOTR(nn.Module):
@@ -201,7 +199,7 @@ class LOTR(nn.Module):
         for layer in self.decoder:
             y = layer(y, self.queries, memory, position)
         points: torch.Tensor = self.mean_shape + self.head(self.dropout(y))
-        return points, (deepest.mean((2, 3)), y)
+        return points, (F.adaptive_avg_pool2d(deepest, 1).flatten(1), y)
 
     def tokens(
         self,

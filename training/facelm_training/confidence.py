@@ -8,7 +8,6 @@ for Support Vector Machines"), which becomes part of the last layers.
 
 from __future__ import annotations
 
-import copy
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -22,6 +21,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import nn
 
+from facelm_export.passes.batch_norm import without_batch_norm
 from facelm_models.protocol import ConfidenceNetwork, has_confidence
 from facelm_models.registry import decoder
 from facelm_models.weights import default_weights, read_card
@@ -231,7 +231,8 @@ def train_confidence(
     log.info("%s: %d false faces to train on, %d to calibrate on", stage.name, len(negatives.false), len(spared.false))
     if not spared.false:
         raise InputError(f"the detector finds no false face in the pictures for calibration in {folder}")
-    frozen = copy.deepcopy(extended)  # a task may change how its model computes
+    frozen = without_batch_norm(extended, size).to(device)  # a copy that computes the same faster
+    assert has_confidence(frozen)
     crops = Crops(recipe, stage, LandmarkTask(frozen, recipe, stage, faces, val), negatives)
     held = HeldOut(recipe, LandmarkTask(frozen, recipe, stage, val, val), val, spared)
     see = _Eye(frozen, recipe, stage)
