@@ -100,10 +100,9 @@ class Landmarker:
             found = f"{crops.dtype} {crops.shape}" if isinstance(crops, np.ndarray) else type(crops).__name__
             raise InputError(f"crops for {self.spec.name} are uint8 (n, {', '.join(map(str, shape))}); got {found}")
         count = len(crops)
-        named = {
-            name: np.empty((count, *(tensor.shape or ())[1:]), np.float32)
-            for name, tensor in self.spec.tensors.outputs.items()
-        }
+        points = self.spec.num_landmarks
+        shapes: dict[str, tuple[int, ...]] = {"landmarks": (points, 2), "scores": (points,), "presence": ()}
+        named = {name: np.empty((count, *shapes[name]), np.float32) for name in self.spec.tensors.outputs}
         step = max(1, self.max_batch // 2) if self._flip_here else self.max_batch
         for start in range(0, count, step):
             part = slice(start, start + step)
