@@ -134,6 +134,14 @@ class ConfidenceNetwork(LandmarkNetwork, Protocol):
         """Return what ``forward`` returns, and the features that the heads are given, (n, ...) each."""
 
 
-def has_confidence(network: object) -> TypeGuard[ConfidenceNetwork]:
+class ConfidentNetwork(ConfidenceNetwork, Protocol):
+    """One that was built with the heads."""
+
+    @property
+    def confidence(self) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
+        """The heads."""
+
+
+def has_confidence(network: object) -> TypeGuard[ConfidentNetwork]:
     """Say whether ``network`` has heads for the confidence of its points."""
     return isinstance(network, ConfidenceNetwork) and network.confidence is not None

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from facelm_export.passes.batch_norm import without_batch_norm
-from facelm_models.protocol import ConfidenceNetwork, has_confidence
+from facelm_models.protocol import ConfidenceNetwork
 from facelm_models.registry import decoder
 from facelm_models.weights import default_weights, read_card
 from facelm_sdk import Detector
@@ -219,10 +219,10 @@ def train_confidence(
     where the network can have no heads or is of another size, and where there are no such pictures.
     """
     stage, wanted = recipe.stages[-1], recipe.confidence
-    extended = with_heads(network, recipe.model).to(device)
-    assert has_confidence(extended)
-    if (size := extended.config.size) != stage.size:
-        raise InputError(f"stage {stage.name} is for crops of {stage.size} pixels, but the network takes {size}")
+    extended = with_heads(network, recipe.model)
+    config: Any = extended.config
+    if config.size != stage.size:
+        raise InputError(f"stage {stage.name} is for crops of {stage.size} pixels, but the network takes {config.size}")
     detector = Detector(det_thresh=LOW, threads=1)
     folder = data / wanted.negatives
     scenes = read_scenes(data / "frames.zip")
@@ -231,23 +231,21 @@ def train_confidence(
     log.info("%s: %d false faces to train on, %d to calibrate on", stage.name, len(negatives.false), len(spared.false))
     if not spared.false:
         raise InputError(f"the detector finds no false face in the pictures for calibration in {folder}")
-    frozen = without_batch_norm(extended, size).to(device)  # a copy that computes the same faster
-    assert has_confidence(frozen)
+    frozen = without_batch_norm(extended, stage.size).to(device)  # a copy that computes the same faster
     crops = Crops(recipe, stage, LandmarkTask(frozen, recipe, stage, faces, val), negatives)
     held = HeldOut(recipe, LandmarkTask(frozen, recipe, stage, val, val), val, spared)
     see = _Eye(frozen, recipe, stage)
     seen = see("training crops", _crops(crops.face, wanted.faces, crops.no_face, wanted.others))
     count = HELD_OUT_VIEWS * len(val)
     held_out = see("held-out crops", _crops(held.face, count, held.no_face, min(2 * len(spared.false), count)))
-    heads = extended.confidence
-    assert isinstance(heads, nn.Module)
-    task = ConfidenceTask(heads.cpu(), stage, recipe.seed, seen, held_out)
+    heads = extended.get_submodule("confidence")
+    task = ConfidenceTask(heads, stage, recipe.seed, seen, held_out)
     schedule = stage.schedule.over(len(seen.face))
     description = f"{recipe.model} {stage.name}"
     trained = train(task, schedule, out, evaluate_every=recipe.evaluate_every, description=description)
     heads.load_state_dict(trained.state_dict())
     calibrate(heads, held_out)
-    return extended.cpu().eval()
+    return extended.eval()
 
 
 def _crops(
@@ -261,11 +259,10 @@ def _crops(
 class _Eye:
     """Runs the frozen network once on each crop."""
 
-    def __init__(self, network: ConfidenceNetwork, recipe: LandmarkRecipe, stage: Stage) -> None:
-        self.network, self.recipe, self.size = network, recipe, stage.size
+    def __init__(self, network: nn.Module, recipe: LandmarkRecipe, stage: Stage) -> None:
+        self.network, self.recipe, self.size = cast(ConfidenceNetwork, network), recipe, stage.size
         self.decoder, self.offset = decoder(described(recipe).decoding), described(recipe).offset
         self.corners = markups.get(recipe.markup).outer_eye_corners
-        assert isinstance(network, nn.Module)
         self.device = next(network.parameters()).device
 
     @torch.no_grad()
