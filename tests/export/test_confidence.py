@@ -15,7 +15,7 @@ from tests.export.conftest import CARD, disturbed
 from tests.tolerances import PIXELS
 
 PROBABILITY = {"fp32": 1e-4, "fp16": 2e-2, "int8": 0.15}
-"""Mean differences allowed of an untrained network, whose small logits are stretched; a trained one's are far smaller."""
+"""Mean differences allowed of an untrained network, whose small logits are stretched."""
 
 
 @pytest.fixture(scope="module")
