@@ -16,7 +16,7 @@ from . import boxes as box_math
 from . import markup as markups
 from . import profile as profiling
 from . import zoo
-from ._checks import is_whole
+from ._checks import is_number, is_whole
 from .contract import DetectorSpec, LandmarkSpec, PipelineSpec
 from .detector import Detections, Detector, DetSize
 from .errors import FacelmError, ImageError, InputError
@@ -37,6 +37,8 @@ MEAN_KPS = np.array([(0.31, 0.42), (0.69, 0.42), (0.50, 0.62), (0.35, 0.80), (0.
 
 SURROUNDINGS = 2.0
 MATCHING_IOU = 0.3
+MIN_PRESENCE = 0.5
+"""Probability, by the landmark model, that a detection is a face, below which it is dropped."""
 FARTHEST = 2**20
 """Pixels; the largest side of a picture that OpenCV reads, and how far out boxes and points that are given may lie."""
 
@@ -58,7 +60,9 @@ class Aligner:
     """Picture in, faces out: detection, crops, landmarks, and back to the picture's pixels.
 
     ``landmarks`` is an embedded model's name, a path to an .onnx, a Session or a Landmarker; ``detector`` likewise, or
-    None where boxes or points are always given. ``max_faces`` keeps the detections with the best scores. The other
+    None where boxes or points are always given. ``max_faces`` keeps the detections with the best scores.
+    ``min_presence`` drops detections that the landmark model, where it gives ``Face.presence``, takes for no face
+    (default: below 0.5; 0 keeps all); faces whose boxes or points are given are never dropped. The other
     options apply to the models opened here: ``flip`` as in Landmarker, ``det_size`` and ``det_thresh`` as in Detector,
     ``device``, ``providers``, ``strict``, ``threads`` and ``session_options`` as in RuntimeOptions. ``variant="auto"``
     takes the embedded landmark model in int8 on a CPU that is fast at it, ``"fp32"`` never, ``"int8"`` always;
@@ -97,6 +101,7 @@ class Aligner:
         threads: int | None = None,
         session_options: Any = None,
         max_faces: int | None = None,
+        min_presence: float | None = None,
         engine: str | os.PathLike[str] | None = None,
         profile: bool = False,
         max_pixels: int | None = None,
@@ -106,6 +111,8 @@ class Aligner:
             raise InputError(f"max_faces is a whole number of at least 1, or None, not {max_faces!r}")
         if not isinstance(profile, bool):
             raise InputError(f"profile is True or False, not {profile!r}")
+        if min_presence is not None and not is_number(min_presence, 0, 1):
+            raise InputError(f"min_presence is a probability from 0 to 1, or None, not {min_presence!r}")
         options = RuntimeOptions(
             device=device, providers=providers, strict=strict, threads=threads, session_options=session_options
         )
@@ -113,6 +120,7 @@ class Aligner:
         self.max_faces = max_faces
         checked_max_pixels(max_pixels)
         self.max_pixels = max_pixels
+        self.min_presence = MIN_PRESENCE if min_presence is None else float(min_presence)
         self.profile = profiling.Profile() if profile else None
         self.pipeline: Pipeline | None = None
         self.detector: Detector | None = None
@@ -122,11 +130,13 @@ class Aligner:
         elif isinstance(landmarks, (str, os.PathLike)):
             landmarks = open_file(landmarks, options, variant=variant)
         if isinstance(landmarks, Session) and isinstance(landmarks.spec, PipelineSpec):
-            _check_alone(landmarks, detector)
+            _check_alone(landmarks, detector, min_presence)
             self.pipeline = Pipeline(landmarks, flip=flip, det_size=det_size, det_thresh=det_thresh)
             return
         if not isinstance(landmarks, Landmarker):
             landmarks = Landmarker(open_session(landmarks, LandmarkSpec, options, variant=variant)[0], flip=flip)
+        if min_presence and not landmarks.spec.has_presence:
+            raise InputError(f"{landmarks.spec.name} does not say whether there is a face: leave min_presence out")
         if detector is not None and not isinstance(detector, Detector):
             # The embedded detector stays fp32, in which it is faster and finds more.
             of_detector: Variant = "auto" if variant == "int8" else variant
@@ -224,6 +234,23 @@ class Aligner:
         with profiling.stage(profiling.READ):
             picture = image if isinstance(image, Picture) else Picture(image, color, max_pixels=self.max_pixels)
         candidates = self._candidates(picture, boxes, kps)
+        if boxes is not None or kps is not None:
+            return self._landmarks(picture, candidates)
+        faces: list[Face] = []
+        wanted = len(candidates) if self.max_faces is None else self.max_faces
+        while candidates and len(faces) < wanted:  # the next best take the places of those that are no faces
+            count = wanted - len(faces)
+            found = self._landmarks(picture, candidates[:count])
+            faces += [face for face in found if self.is_present(face)]
+            candidates = candidates[count:]
+        return faces
+
+    def is_present(self, face: Face) -> bool:
+        """Whether the landmark model takes a face for one; True where it does not say."""
+        return face.presence is None or face.presence >= self.min_presence
+
+    def _landmarks(self, picture: Picture, candidates: Sequence[_Candidate]) -> list[Face]:
+        """The faces of the candidates, all of them."""
         transforms = [self._transform(candidate, index) for index, candidate in enumerate(candidates)]
         # The picture is as fine as the crops: no crop magnifies it, unless it magnifies the full one.
         coarsest = 1 / max((transform.scale for transform in transforms), default=1.0)
@@ -234,7 +261,7 @@ class Aligner:
             with profiling.stage(profiling.WARP):
                 view.warp(transform, out=crop)
         with profiling.stage(profiling.BATCH):
-            landmarks, scores = self.landmarker.run(crops)
+            landmarks, scores, presence = self.landmarker.run(crops)
         with profiling.stage(profiling.MAP_BACK):
             return [
                 self._face(
@@ -242,6 +269,7 @@ class Aligner:
                     transform,
                     transform.invert(landmarks[index]).astype(np.float32),
                     None if scores is None else scores[index].copy(),
+                    None if presence is None else float(presence[index]),
                 )
                 for index, (candidate, transform) in enumerate(zip(candidates, transforms, strict=True))
             ]
@@ -273,6 +301,7 @@ class Aligner:
         transform: CropTransform,
         points: NDArray[np.float32],
         scores: NDArray[np.float32] | None,
+        presence: float | None,
     ) -> Face:
         markup = self.landmarker.spec.markup
         bbox, kps = candidate.bbox, candidate.kps
@@ -284,6 +313,7 @@ class Aligner:
             scores=scores,
             markup=markup,
             transform=transform,
+            presence=presence,
         )
 
     def _transform(self, candidate: _Candidate, index: int) -> CropTransform:
@@ -315,7 +345,7 @@ class Aligner:
         if self.detector is None:
             raise InputError("this Aligner has no detector; give boxes or kps")
         view = self._view(picture, self.detector.coarsest(picture.width, picture.height))
-        found = self._detect(view.image).select(slice(0, self.max_faces))
+        found = self._detect(view.image)
         boxes = view.to_picture(found.boxes.reshape(-1, 2, 2)).reshape(-1, 4)
         return [
             _Candidate(box, points, float(score))
@@ -353,7 +383,9 @@ def _engine_session(
     return open_engine(landmarks, engine, device=device)
 
 
-def _check_alone(whole: Session, detector: object) -> None:
+def _check_alone(whole: Session, detector: object, min_presence: float | None) -> None:
+    if min_presence:
+        raise InputError(f"{whole.spec.name} is one file, which gives no presence: leave min_presence out")
     if detector is not None and detector != zoo.DETECTOR:
         raise InputError(f"{whole.spec.name} is one file that finds faces itself: leave detector out")
 

@@ -80,13 +80,13 @@ class ModelSpec(ABC):
     def to_dict(self) -> dict[str, Any]:
         """Return the contract as JSON-ready values: an entry for each that any task has, null where it means nothing.
 
-        Entries that came after format_version 1 are left out where they are null, so that older versions read it.
+        Entries that came after format_version 1 are left out where they say nothing, so that older versions read it.
         """
         own = {"task": self.task, **{entry.name: getattr(self, entry.name) for entry in fields(self)}}
         values = {name: own.get(name, _NEUTRAL.get(name)) for name in _TYPES}
         if isinstance(values["crop"], CropRecipe):
             values["crop"] = values["crop"].to_dict()
-        return {name: value for name, value in values.items() if value is not None or name not in _LATER}
+        return {name: value for name, value in values.items() if name not in _LATER or value != _NEUTRAL[name]}
 
     def to_json(self) -> str:
         """Return the JSON text for the metadata entry ``facelm``."""
@@ -143,10 +143,13 @@ class WithLandmarks(ModelSpec):
 class LandmarkSpec(WithLandmarks):
     """A landmark model: ``crops`` uint8 (n, S, S, 3) BGR in, ``landmarks`` float32 (n, L, 2) in crop pixels out.
 
-    ``scores`` float32 (n, L) come with them where ``has_scores``.
+    ``scores`` float32 (n, L) come with them where ``has_scores``, and where ``has_presence`` ``presence`` float32 (n,):
+    the probability that the crop shows a face.
     """
 
     task: ClassVar[Literal["landmarks"]] = "landmarks"
+
+    has_presence: bool = False
 
     @property
     def tensors(self) -> Tensors:
@@ -155,6 +158,8 @@ class LandmarkSpec(WithLandmarks):
         outputs = {"landmarks": Tensor("float32", (None, points, 2))}
         if self.has_scores:
             outputs["scores"] = Tensor("float32", (None, points))
+        if self.has_presence:
+            outputs["presence"] = Tensor("float32", (None,))
         return Tensors({"crops": Tensor("uint8", (None, size, size, 3))}, outputs)
 
 
@@ -283,6 +288,7 @@ _NEUTRAL: dict[str, Any] = {
     "num_landmarks": 5,
     "crop": None,
     "has_scores": False,
+    "has_presence": False,
     "flip": False,
     "det_thresh": None,
     "det_size": None,
@@ -290,7 +296,7 @@ _NEUTRAL: dict[str, Any] = {
 }
 """What stands in the JSON for entries of other tasks."""
 
-_LATER = {"det_size", "multiply_adds"}
+_LATER = {"det_size", "multiply_adds", "has_presence"}
 """Entries that came after format_version 1 did; a contract may lack them."""
 
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -300,6 +306,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "num_landmarks": (int,),
     "crop": (dict, type(None)),
     "has_scores": (bool,),
+    "has_presence": (bool,),
     "flip": (bool,),
     "precision": (str,),
     "det_thresh": (float, int, type(None)),
@@ -329,7 +336,7 @@ def _read_entries(text: str) -> dict[str, Any]:
         raise ContractError(f"the model's contract lacks {', '.join(missing)}")
     if unknown := sorted(values.keys() - _TYPES.keys()):
         raise ContractError(f"the model's contract has unknown entries: {', '.join(unknown)}")
-    values = {**dict.fromkeys(_LATER), **values}
+    values = {**{name: _NEUTRAL[name] for name in _LATER}, **values}
     for name, types in _TYPES.items():
         value = values[name]
         if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,19 @@ from .runtimes.base import Provider, RuntimeOptions, Session
 from .runtimes.open import Variant, open_session, renamed
 from .transform import CropRecipe
 from .types import ImageArray
+
+
+class Landmarks(NamedTuple):
+    """What a run gives of n crops.
+
+    ``landmarks`` (n, L, 2) float32, (x, y) crop pixels; ``scores`` (n, L) and ``presence`` (n,), float32 in [0, 1], or
+    None where the model has none: the probabilities that a point is within 5% of the eye distance (of heatmap models,
+    the height of a peak), and that the crop shows a face.
+    """
+
+    landmarks: NDArray[np.float32]
+    scores: NDArray[np.float32] | None
+    presence: NDArray[np.float32] | None
 
 
 class Landmarker:
@@ -78,25 +91,25 @@ class Landmarker:
 
     def __call__(self, crops: ImageArray) -> NDArray[np.float32]:
         """Crops (n, S, S, 3) uint8 BGR -> landmarks (n, L, 2) float32, (x, y) crop pixels."""
-        return self.run(crops)[0]
+        return self.run(crops).landmarks
 
-    def run(self, crops: ImageArray) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-        """As calling, and the scores (n, L) float32 in [0, 1], or None where the model has none."""
+    def run(self, crops: ImageArray) -> Landmarks:
+        """As calling, and what the model says of its confidence."""
         shape = (self.size, self.size, 3)
         if not isinstance(crops, np.ndarray) or crops.dtype != np.uint8 or crops.shape[1:] != shape or crops.ndim != 4:
             found = f"{crops.dtype} {crops.shape}" if isinstance(crops, np.ndarray) else type(crops).__name__
             raise InputError(f"crops for {self.spec.name} are uint8 (n, {', '.join(map(str, shape))}); got {found}")
         count = len(crops)
-        landmarks = np.empty((count, self.spec.num_landmarks, 2), np.float32)
-        scores = np.empty((count, self.spec.num_landmarks), np.float32) if self.spec.has_scores else None
+        points = self.spec.num_landmarks
+        shapes: dict[str, tuple[int, ...]] = {"landmarks": (points, 2), "scores": (points,), "presence": ()}
+        named = {name: np.empty((count, *shapes[name]), np.float32) for name in self.spec.tensors.outputs}
         step = max(1, self.max_batch // 2) if self._flip_here else self.max_batch
         for start in range(0, count, step):
             part = slice(start, start + step)
             outputs = self._run_flipped(crops[part]) if self._flip_here else self._run(crops[part])
-            landmarks[part] = outputs[0]
-            if scores is not None:
-                scores[part] = outputs[1]
-        return landmarks, scores
+            for array, output in zip(named.values(), outputs, strict=True):
+                array[part] = output
+        return Landmarks(named["landmarks"], named.get("scores"), named.get("presence"))
 
     def _run(self, crops: ImageArray) -> list[NDArray[np.float32]]:
         crops = np.ascontiguousarray(crops)
@@ -106,8 +119,13 @@ class Landmarker:
     def _run_flipped(self, crops: ImageArray) -> list[NDArray[np.float32]]:
         """The mean of what the crops and their mirror images give, in one batch."""
         count = len(crops)
-        landmarks, *scores = self._run(np.concatenate([crops, crops[:, :, ::-1]]))
-        mirrored = markups.flip_points(landmarks[count:], self.size, self._markup)
-        order = list(self._markup.flip)
-        pairs = [(landmarks[:count], mirrored), *((values[:count], values[count:, order]) for values in scores)]
-        return [np.asarray((one + other) / 2, np.float32) for one, other in pairs]
+        outputs = self._run(np.concatenate([crops, crops[:, :, ::-1]]))
+        means = []
+        for name, values in zip(self.spec.tensors.outputs, outputs, strict=True):
+            straight, mirrored = values[:count], values[count:]
+            if name == "landmarks":
+                mirrored = markups.flip_points(mirrored, self.size, self._markup)
+            elif name == "scores":
+                mirrored = mirrored[:, list(self._markup.flip)]
+            means.append(np.asarray((straight + mirrored) / 2, np.float32))
+        return means

@@ -25,8 +25,9 @@ class Face:
     ``bbox`` (4,) float32 xyxy; ``score`` the detector's, None where the caller gave the box or the points;
     ``kps`` (5, 2) float32: image-left eye, image-right eye, nose tip, image-left and image-right mouth corner;
     ``landmarks`` (L, 2) float32 in the order of ``markup``; ``scores`` (L,) float32 in [0, 1] or None where the network
-    has no confidence; ``transform`` the crop the landmarks were found in; ``track_id`` the number a Tracker gave this
-    face, None in single pictures.
+    has no confidence: of lotr_m_128 the probability that a point is within 5% of the eye distance; ``transform`` the
+    crop the landmarks were found in; ``track_id`` the number a Tracker gave this face, None in single pictures;
+    ``presence`` the probability, by the landmark network, that the crop shows a face, or None where it gives none.
     """
 
     bbox: NDArray[np.float32]
@@ -37,6 +38,7 @@ class Face:
     markup: str
     transform: CropTransform
     track_id: int | None = None
+    presence: float | None = None
 
     def crop(self, image: ImageArray, size: int = 112) -> ImageArray:
         """The ArcFace 5-point crop of ``image`` (H, W, 3) uint8: (size, size, 3), colour order as given.
@@ -72,6 +74,7 @@ class Face:
             "markup": self.markup,
             "landmarks": _rounded(self.landmarks),
             "scores": None if self.scores is None else _rounded(self.scores),
+            "presence": None if self.presence is None else round(self.presence, 3),
         }
 
     def __repr__(self) -> str:

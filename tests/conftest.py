@@ -64,6 +64,8 @@ def landmark_model(
 ) -> ModelFactory:
     """Writes a model: the template moved by (1, 0.5) pixels a 32 levels of its crop's left half.
 
+    Scores and presence, where the contract has them, are that level, from 0 to 1.
+
     ``metadata`` replaces the contract; the other arguments are those of ``landmark_spec``.
     """
 
@@ -74,9 +76,11 @@ def landmark_model(
         size, points = spec.crop.size, spec.num_landmarks
         scores = f", float[{batch}, {points}] scores" if spec.has_scores else ""
         scoring = "level = Reshape(left, column) scores = Add(zeros, level)" if spec.has_scores else ""
+        presence = f", float[{batch}] presence" if spec.has_presence else ""
+        sensing = "presence = Identity(left)" if spec.has_presence else ""
         model = parser.parse_model(
             f"""<ir_version: 8, opset_import: ["": 18]>
-            tiny (uint8[{batch}, {size}, {size}, 3] crops) => (float[{batch}, {points}, 2] landmarks{scores})
+            tiny (uint8[{batch}, {size}, {size}, 3] crops) => (float[{batch}, {points}, 2] landmarks{scores}{presence})
             {{
                 half = Slice(crops, start, stop, axis)
                 level_half = Cast<to=1>(half)
@@ -86,6 +90,7 @@ def landmark_model(
                 moved = Mul(column_left, direction)
                 landmarks = Add(template, moved)
                 {scoring}
+                {sensing}
             }}"""
         )
         tensors = {

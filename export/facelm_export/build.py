@@ -16,7 +16,7 @@ from torch import nn
 import facelm_sdk
 from facelm_models import ModelInfo, default_weights, info, list_models, load, official
 from facelm_models.complexity import multiply_adds
-from facelm_models.protocol import MeanShapeNetwork
+from facelm_models.protocol import MeanShapeNetwork, has_confidence
 from facelm_models.registry import Decoder, Decoding, UnknownDecoding, UnknownModel, decoder
 from facelm_models.retinaface import RetinaFace
 from facelm_models.weights import WeightsError, config_of, read_card
@@ -285,7 +285,8 @@ def _spec(
         markup=markup,
         num_landmarks=markups.get(markup).num_points,
         crop=_crop(described),
-        has_scores=decoder(described.decoding).has_scores,
+        has_scores=decoder(described.decoding).has_scores or has_confidence(network),
+        has_presence=has_confidence(network),
         flip=flip,
         multiply_adds=_multiply_adds(described, network, flip=flip),
         **common,

@@ -57,7 +57,7 @@ class FacePipeline(nn.Module):
     """A picture uint8 (H, W, 3) BGR -> its faces, best score first, in its pixels.
 
     ``boxes`` (k, 4) xyxy, ``scores`` (k,), ``kps`` (k, 5, 2), ``landmarks`` (k, L, 2) and, where the landmark model
-    has them, their scores (k, L). ``det_size``: as of :class:`facelm_sdk.Detector`, but not "auto".
+    has them, their scores (k, L), but not its presence. ``det_size``: as of :class:`facelm_sdk.Detector`, not "auto".
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class FacePipeline(nn.Module):
         back = crops_to_picture(self.recipe, boxes, kps, self.markup)
         outputs = self.landmarks(cut(image, back, self.recipe.size).permute(0, 2, 3, 1))
         points, *confidence = outputs if isinstance(outputs, tuple) else (outputs,)
-        return boxes, scores, kps, points @ back[:, :, :2].mT + back[:, None, :, 2], *confidence
+        return boxes, scores, kps, points @ back[:, :, :2].mT + back[:, None, :, 2], *confidence[:1]
 
 
 def export_pipeline(
@@ -148,6 +148,7 @@ def export_pipeline(
     aligner = Aligner(
         Landmarker(TorchSession(fuse(landmark_part, decoder=heatmaps.decode), landmark_spec)),
         Detector(TorchSession(fuse(detector_part), detector_spec), det_size=det_size, det_thresh=det_thresh),
+        min_presence=0,
     )
     spec = _spec(landmark_spec, detector_spec, aligner.detector)
     progress("tracing the graph")

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from facelm_models import ModelInfo
+from facelm_models.protocol import has_confidence
 from facelm_models.registry import Decoding, Points
 from facelm_models.retinaface import RetinaFace, decode_boxes, decode_points, priors
 from facelm_sdk.markup import Markup
@@ -45,11 +46,12 @@ class PixelInput(nn.Module):
 
 
 class FusedLandmarks(nn.Module):
-    """crops uint8 (n, S, S, 3) BGR -> landmarks float32 (n, L, 2) in crop pixels and, from heatmaps, scores (n, L).
+    """crops uint8 (n, S, S, 3) BGR -> landmarks float32 (n, L, 2) in crop pixels and, where there are, scores (n, L)
+    of the decoder or of a network with confidence, which also gives presence (n,).
 
     ``decoder`` turns the network's output into fractions of the crop: the graph's own twins, or their readable
     references. With ``flip``, the mirrored crops run in the same batch and their points, mirrored back and put in
-    order, are averaged with the others (LOTR paper, section IV-E); so are scores.
+    order, are averaged with the others (LOTR paper, section IV-E); so are scores and presence.
     """
 
     flip_order: torch.Tensor
@@ -69,11 +71,18 @@ class FusedLandmarks(nn.Module):
         self.decoding, self.offset, self.decoder = info.decoding, info.offset, decoder
         self.register_buffer("flip_order", torch.tensor(markup.flip))
 
-    def forward(self, crops: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, crops: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
         x = self.pixels(crops)
         if self.flip:
             x = torch.cat([x, x.flip(3)])
-        fractions, scores = self.decoder(self.network(x), self.decoding)
+        scores: torch.Tensor | None
+        presence: torch.Tensor | None = None
+        if has_confidence(self.network):
+            output, features = self.network.forward_features(x)
+            fractions, _ = self.decoder(output, self.decoding)
+            scores, presence = (logits.float().sigmoid() for logits in self.network.confidence(*features))
+        else:
+            fractions, scores = self.decoder(self.network(x), self.decoding)
         points = fractions.float() * self.size + self.offset
         if self.flip:
             straight, mirrored = points.tensor_split(2)
@@ -85,7 +94,9 @@ class FusedLandmarks(nn.Module):
         if self.flip:
             straight, mirrored = scores.tensor_split(2)
             scores = (straight + mirrored.index_select(1, self.flip_order)) / 2
-        return points, scores
+        if presence is None:
+            return points, scores
+        return points, scores, torch.stack(presence.tensor_split(2)).mean(0) if self.flip else presence
 
 
 class FusedDetector(nn.Module):

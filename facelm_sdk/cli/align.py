@@ -24,7 +24,7 @@ from ..parallel import checked_workers, map_in_order
 from ..profile import READ, call, stage
 from ..runtimes.open import Variant
 from ..types import MAX_CROP, Face
-from .options import DetSizeText, VariantText, det_size_of, printable, stderr
+from .options import DetSizeText, MinPresence, VariantText, det_size_of, printable, stderr
 
 
 def align(
@@ -45,6 +45,7 @@ def align(
     det_size: DetSizeText = "auto",
     det_thresh: Annotated[float | None, typer.Option(help="Score threshold of faces. (default: the model's)")] = None,
     max_faces: Annotated[int | None, typer.Option(help="Keep the best faces of a picture.")] = None,
+    min_presence: MinPresence = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads of a run. (default: 1 for a small network)")] = None,
     workers: Annotated[
         int | None, typer.Option(help="Pictures done side by side. (default: as many as cores, at most 8)")
@@ -53,7 +54,9 @@ def align(
         str | None,
         typer.Option(metavar="FILE", help="One JSON line a picture into FILE (- is stdout), not one file each."),
     ] = None,
-    draw: Annotated[bool, typer.Option("--draw/--no-draw", help="Annotated pictures: DIR/<name>.jpg.")] = False,
+    draw: Annotated[
+        bool, typer.Option("--draw/--no-draw", help="Annotated pictures, unsure points faint: DIR/<name>.jpg.")
+    ] = False,
     crops: Annotated[
         int | None, typer.Option(metavar="SIZE", help="ArcFace crops: DIR/crops/<name>_<i>.png; 112 is usual.")
     ] = None,
@@ -94,6 +97,7 @@ def align(
         det_thresh=det_thresh,
         threads=threads,
         max_faces=max_faces,
+        min_presence=min_presence,
         profile=profile,
         max_pixels=max_pixels,
     )

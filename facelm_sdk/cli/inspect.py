@@ -21,11 +21,15 @@ _MEANING = {
     "image": "BGR pixels, raw",
     "landmarks": "(x, y) in pixels of the crop",
     "scores": "0 to 1",
+    "presence": "0 to 1, that there is a face",
     "landmark_scores": "0 to 1",
     "boxes": "x1, y1, x2, y2 in pixels",
     "kps": "five points (x, y) in pixels",
 }
-_IN_ROWS = ("task", "name", "markup", "num_landmarks", "crop", "has_scores", "flip", "precision", "format_version")
+_IN_ROWS = (
+    "task", "name", "markup", "num_landmarks", "crop", "has_scores", "has_presence", "flip", "precision",
+    "format_version",
+)  # fmt: skip
 
 
 def inspect_command(

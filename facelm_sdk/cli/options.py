@@ -17,6 +17,11 @@ VariantText = Annotated[
     str, typer.Option("--variant", "--precision", help="File of an embedded model: auto, fp32, int8.")
 ]
 
+MinPresence = Annotated[
+    float | None,
+    typer.Option(help="Drop what the landmark model takes for no face, below this probability. (default: 0.5)"),
+]
+
 
 def det_size_of(text: str) -> Any:
     """The detector's size from its text; what is not a number is left for the Detector to refuse."""

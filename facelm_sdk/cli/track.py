@@ -22,7 +22,7 @@ from ..video.one_euro import Smoothing
 from ..video.reader import VideoReader
 from ..video.tracker import Tracker
 from ..video.writer import VideoWriter
-from .options import DetSizeText, VariantText, det_size_of, stderr
+from .options import DetSizeText, MinPresence, VariantText, det_size_of, stderr
 
 
 def track(
@@ -38,6 +38,7 @@ def track(
     variant: VariantText = "auto",
     det_size: DetSizeText = "auto",
     max_faces: Annotated[int | None, typer.Option(help="Follow the best faces only.")] = None,
+    min_presence: MinPresence = None,
     redetect_every: Annotated[int, typer.Option(help="Frames after which more faces are looked for.")] = 10,
     smooth: Annotated[bool, typer.Option("--smooth/--no-smooth", help="Steady the points (One-Euro filter).")] = True,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:<index>.")] = "cpu",
@@ -66,6 +67,7 @@ def track(
         "det_size": det_size_of(det_size),
         "device": device,
         "threads": threads,
+        "min_presence": min_presence,
     }
     tracker = Tracker(
         max_faces=max_faces, redetect_every=redetect_every, smoothing=smoothing, profile=profile, **options

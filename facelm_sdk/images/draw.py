@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,9 @@ _KPS: Colour = (40, 40, 255)
 _SMALL = 90.0
 """Pixels of face size below which dots would hide the face, and lines are drawn fainter."""
 _FAINT = 0.55
+_UNSURE = 0.5
+"""Score of a point below which it, and the lines it ends, are drawn fainter."""
+_FAINTER = 0.35
 _BITS = 4
 """Bits of sub-pixel precision that OpenCV is given."""
 
@@ -36,37 +40,77 @@ def draw(
 ) -> ImageArray:
     """A copy of ``image`` (H, W, 3) uint8 BGR with the faces on it: lines along each part, dots, boxes.
 
-    ``thickness`` of the lines is in pixels; by default it follows each face's size.
+    Where a face has scores, points below 0.5 are fainter, and so are the lines that end in them. ``thickness`` of the
+    lines is in pixels; by default it follows each face's size.
     """
     canvas: Any = image.copy()
     sizes = [(face, float(np.ptp(face.landmarks, axis=0).max())) for face in faces]
+    unsure = [(face, size) for face, size in sizes if _is_unsure(face).any()]
+    small = [(face, size) for face, size in sizes if size < _SMALL]
+    if unsure:
+        layer = canvas.copy()
+        for face, size in unsure:
+            _draw_parts(layer, face, size, thickness, unsure=True)
+        canvas = _blended(layer, canvas, _FAINTER)
     for face, size in sizes:
         if size >= _SMALL:
             _draw_face(canvas, face, size, boxes, kps, thickness)
-    small = [(face, size) for face, size in sizes if size < _SMALL]
     if small:
         layer = canvas.copy()
         for face, size in small:
             _draw_face(layer, face, size, boxes, kps, thickness)
-        canvas = load_cv2().addWeighted(layer, _FAINT, canvas, 1 - _FAINT, 0)
+        canvas = _blended(layer, canvas, _FAINT)
     return np.asarray(canvas, np.uint8)
 
 
+def _is_unsure(face: Face) -> NDArray[np.bool_]:
+    """Which points (L,) are not to be relied on; none where nothing is known of it."""
+    return np.zeros(len(face.landmarks), np.bool_) if face.scores is None else np.asarray(face.scores < _UNSURE)
+
+
+def _blended(layer: ImageArray, canvas: ImageArray, opacity: float) -> ImageArray:
+    return np.asarray(load_cv2().addWeighted(layer, opacity, canvas, 1 - opacity, 0), np.uint8)
+
+
 def _draw_face(canvas: ImageArray, face: Face, size: float, boxes: bool, kps: bool, thickness: int | None) -> None:
-    markup = markups.get(face.markup)
-    width = max(1, round(size / 300)) if thickness is None else thickness
+    """A face but for its unsure points."""
+    width = _width(size, thickness)
     if boxes:
         x1, y1, x2, y2 = face.bbox
         _line(canvas, np.array([(x1, y1), (x2, y1), (x2, y2), (x1, y2), (x1, y1)]), _BOX, width)
+    _draw_parts(canvas, face, size, thickness)
+    if kps:
+        _dots(canvas, face.kps, _KPS, max(1.2, size / 70))
+
+
+def _draw_parts(canvas: ImageArray, face: Face, size: float, thickness: int | None, *, unsure: bool = False) -> None:
+    """The points that are sure and the lines between them, or the others."""
+    markup, doubtful = markups.get(face.markup), _is_unsure(face)
     for name, colour in _PARTS.items():
         part = markup.groups.get(name, ())
         for run in markup.polylines:
             if run[0] in part:
-                _line(canvas, face.landmarks[list(run)], colour, width)
+                for piece in _pieces(run, doubtful, unsure=unsure):
+                    _line(canvas, face.landmarks[piece], colour, _width(size, thickness))
         if size >= _SMALL or not markup.polylines:
-            _dots(canvas, face.landmarks[list(part)], colour, max(1.0, size / 110))
-    if kps:
-        _dots(canvas, face.kps, _KPS, max(1.2, size / 70))
+            _dots(canvas, face.landmarks[[i for i in part if doubtful[i] == unsure]], colour, max(1.0, size / 110))
+
+
+def _pieces(run: Sequence[int], doubtful: NDArray[np.bool_], *, unsure: bool) -> list[list[int]]:
+    """The pieces of a polyline whose segments end in a doubtful point, ``unsure``, or in none."""
+    parts: list[list[int]] = []
+    for start, end in itertools.pairwise(run):
+        if (doubtful[start] or doubtful[end]) != unsure:
+            continue
+        if parts and parts[-1][-1] == start:
+            parts[-1].append(end)
+        else:
+            parts.append([start, end])
+    return parts
+
+
+def _width(size: float, thickness: int | None) -> int:
+    return max(1, round(size / 300)) if thickness is None else thickness
 
 
 def _line(canvas: ImageArray, points: NDArray[Any], colour: Colour, width: int) -> None:

@@ -86,9 +86,10 @@ class Tracker:
     ``redetect_every``-th frame, in each frame while there is none; None: only then. With ``max_faces=1`` it never runs
     while that face is followed. ``smoothing`` steadies the landmarks with a One-Euro filter: True, or its parameters.
 
-    A face is lost where most of it leaves the picture, and where the detector does not confirm it. It is asked, on a
-    64 pixel picture of the face, when the face's look or size has changed, and every 30 frames. A face found again in
-    its place within 15 frames keeps its ``track_id``. That number tells places apart, not people.
+    A face is lost where most of it leaves the picture, where the landmark model takes it for none (the Aligner's
+    ``min_presence``), and where the detector does not confirm it. It is asked, on a 64 pixel picture of the face, when
+    the face's look or size has changed, and every 30 frames. A face found again in its place within 15 frames keeps its
+    ``track_id``. That number tells places apart, not people.
 
     Frames of another size start anew. The results depend on nothing but the frames. For one video and thread at a time.
     """
@@ -200,6 +201,8 @@ class Tracker:
     def _is_face(self, picture: ImageArray, track: _Track, growth: float) -> bool:
         """Whether a track still holds a face. The detector is asked only where something has changed."""
         track.confirmed += 1
+        if track.face is not None and not self.aligner.is_present(track.face):
+            return False
         thumbnail = _thumbnail(picture, track.kps)
         if (
             track.confirmed < CONFIRMED_FRAMES
@@ -234,10 +237,14 @@ class Tracker:
             found = self._detector(picture)
         tracks = self._matched(found)
         room = len(found) if self.max_faces is None else self.max_faces - len(self._followed())
-        wanted = [index for index, track in enumerate(tracks) if track is None or track.lost][: max(0, room)]
-        faces = self.aligner(picture, boxes=found.boxes[wanted], kps=found.kps[wanted]) if wanted else []
-        for index, face in zip(wanted, faces, strict=True):
-            self._start(picture, face, float(found.scores[index]), tracks[index])
+        wanted = [index for index, track in enumerate(tracks) if track is None or track.lost]
+        while wanted and room > 0:  # the next best take the places of those that are no faces
+            some, wanted = wanted[:room], wanted[room:]
+            faces = self.aligner(picture, boxes=found.boxes[some], kps=found.kps[some])
+            for index, face in zip(some, faces, strict=True):
+                if self.aligner.is_present(face):
+                    self._start(picture, face, float(found.scores[index]), tracks[index])
+                    room -= 1
 
     def _matched(self, found: Detections) -> list[_Track | None]:
         """The track of each detection; those followed take theirs first and are confirmed by it."""

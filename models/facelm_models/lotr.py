@@ -40,7 +40,7 @@ class LOTRConfig:
     doubles the resolution. ``axial``: positions are learned per row and column, not per cell. ``dim``: D of the paper.
     ``layers``: of encoder and of decoder each. ``lateral``: the tokens are cells of the backbone's map of stride 16,
     added to the map of stride 32 at twice its resolution (not in the paper; Lin et al. 2017, "Feature Pyramid
-    Networks", section 3); MobileNetV2 only, without upsampling.
+    Networks", section 3); MobileNetV2 only, without upsampling. ``confidence``: it has a :class:`Confidence`.
     """
 
     num_landmarks: int = 68
@@ -55,6 +55,7 @@ class LOTRConfig:
     head: int = 512
     dropout: float = 0.1
     lateral: bool = False
+    confidence: bool = False
 
 
 class HRNetW18C(nn.Module):
@@ -101,12 +102,38 @@ def deconvolution(inputs: int, outputs: int) -> nn.Sequential:
     )
 
 
+class Confidence(nn.Module):
+    """Logits of two probabilities: that a point is within 5% of the eye distance, and that the crop shows a face.
+
+    Not in the paper. Two small perceptrons on what the network has computed anyway, the mean of the deepest map and the
+    points' tokens of the decoder; they share the hidden units of the former.
+    """
+
+    def __init__(self, channels: int, dim: int, hidden: int = 64) -> None:
+        super().__init__()
+        self.context = nn.Linear(channels, hidden)
+        self.point = nn.Linear(dim, hidden, bias=False)
+        self.scores = nn.Linear(hidden, 1)
+        self.presence = nn.Linear(hidden, 1)
+        initialise(self)
+
+    def forward(
+        self,
+        deepest: torch.Tensor,  # (n, channels), its mean
+        tokens: torch.Tensor,  # (n, L, D)
+    ) -> tuple[torch.Tensor, torch.Tensor]:  # (n, L), (n,)
+        context = self.context(deepest)
+        scores = self.scores(F.relu(self.point(tokens) + context[:, None]))
+        return scores.flatten(1), self.presence(F.relu(context)).flatten()
+
+
 class LOTR(nn.Module):
     """Crops to landmarks.
 
     ``forward``: float (n, 3, S, S), RGB, normalised as its ModelInfo says -> (n, L, 2) float, (x, y) as fractions of
     the crop: pixel = fraction * S - 0.5. ``intermediate``: the same in a tuple, as the one output that is trained.
-    ``mean_shape`` (L, 2), in the same fractions, is a buffer filled by training.
+    ``mean_shape`` (L, 2), in the same fractions, is a buffer filled by training. ``confidence`` are the heads of a
+    :class:`facelm_models.protocol.ConfidenceNetwork`, None without them.
     """
 
     mean_shape: torch.Tensor
@@ -121,8 +148,8 @@ class LOTR(nn.Module):
             raise ValueError("LOTR has a lateral connection with mobilenet_v2 and without upsampling only")
         self.side = config.size // STRIDE * 2 ** (len(config.upsampling) + config.lateral)
         widths = (*config.upsampling, config.dim)
-        channels = self.backbone.channels
-        self.reduce = nn.Conv2d(channels if isinstance(channels, int) else channels[-1], widths[0], 1)  # eq. 8
+        channels = self.backbone.channels if isinstance(self.backbone.channels, int) else self.backbone.channels[-1]
+        self.reduce = nn.Conv2d(channels, widths[0], 1)  # eq. 8
         self.upsample = nn.Sequential(*itertools.starmap(deconvolution, itertools.pairwise(widths)))
         self.lateral = (
             nn.Conv2d(self.backbone.lateral_channels, config.dim, 1)
@@ -150,34 +177,44 @@ class LOTR(nn.Module):
         self.register_buffer("mean_shape", torch.full((config.num_landmarks, 2), 0.5))
         initialise(self)
         shrink_last(self.head)  # starts at the mean shape
+        self.confidence = Confidence(channels, config.dim) if config.confidence else None
 
     def forward(
         self,
         crops: torch.Tensor,  # (n, 3, S, S)
     ) -> torch.Tensor:  # (n, L, 2)
-        memory = self.tokens(crops).flatten(2).transpose(1, 2)  # (n, tokens, D)
+        return self.forward_features(crops)[0]
+
+    def forward_features(
+        self,
+        crops: torch.Tensor,  # (n, 3, S, S)
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:  # (n, L, 2), ((n, channels), (n, L, D))
+        """Return the points, and what ``confidence`` is given."""
+        tokens, deepest = self.tokens(crops)
+        memory = tokens.flatten(2).transpose(1, 2)  # (n, cells, D)
         position = self.position() if isinstance(self.position, AxialPositions) else self.position
         for layer in self.encoder:
             memory = layer(memory, position)
         y: torch.Tensor = self.queries  # of one crop, and so the same for all
         for layer in self.decoder:
             y = layer(y, self.queries, memory, position)
-        offsets: torch.Tensor = self.head(self.dropout(y))
-        return self.mean_shape + offsets
+        points: torch.Tensor = self.mean_shape + self.head(self.dropout(y))
+        return points, (deepest.mean((2, 3)), y)
 
     def tokens(
         self,
         crops: torch.Tensor,  # (n, 3, S, S)
-    ) -> torch.Tensor:  # (n, D, side, side)
-        """What the transformer looks at, as a map."""
+    ) -> tuple[torch.Tensor, torch.Tensor]:  # (n, D, side, side), (n, channels, S / 32, S / 32)
+        """What the transformer looks at, as a map, and the backbone's deepest map."""
         if self.lateral is not None and isinstance(self.backbone, MobileNetV2):
             finer, deepest = self.backbone.two_maps(crops)
             coarser = F.interpolate(self.reduce(deepest), scale_factor=2.0, mode="nearest")
             out: torch.Tensor = coarser + self.lateral(finer)
         else:
             maps = self.backbone(crops)
-            out = self.upsample(self.reduce(maps if isinstance(maps, torch.Tensor) else maps[-1]))
-        return out
+            deepest = maps if isinstance(maps, torch.Tensor) else maps[-1]
+            out = self.upsample(self.reduce(deepest))
+        return out, deepest
 
     def intermediate(
         self,

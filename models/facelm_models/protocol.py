@@ -6,7 +6,8 @@ all that are registered; the others say what a network may offer beyond it.
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable
+from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 import torch
 
@@ -97,3 +98,50 @@ class MeanShapeNetwork(LandmarkNetwork, Protocol):
     @property
     def mean_shape(self) -> torch.Tensor:
         """The mean (L, 2) as fractions of the crop: a buffer, saved with the weights and filled by training."""
+
+
+class ConfidenceConfig(LandmarkConfig, Protocol):
+    """The options of a :class:`ConfidenceNetwork`."""
+
+    @property
+    def confidence(self) -> bool:
+        """Whether the network is built with the heads."""
+
+
+@runtime_checkable
+class ConfidenceNetwork(LandmarkNetwork, Protocol):
+    """A network whose heads say how far its points can be trusted, and whether there is a face.
+
+    They are trained when all else is, which stays as it is; :func:`has_confidence` says whether there are any.
+    """
+
+    @property
+    def config(self) -> ConfidenceConfig:
+        """The config it was built from."""
+
+    @property
+    def confidence(self) -> Callable[..., tuple[torch.Tensor, torch.Tensor]] | None:
+        """The heads, an ``nn.Module``, or None: features to logits (n, L) and (n,).
+
+        Of the probabilities that a point is within 5% of the eye distance and that the crop shows a face, once
+        calibrated. The last layer of each is an ``nn.Linear`` to one value, ``scores`` and ``presence``.
+        """
+
+    def forward_features(
+        self,
+        crops: torch.Tensor,  # (n, 3, S, S)
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+        """Return what ``forward`` returns, and the features that the heads are given, (n, ...) each."""
+
+
+class ConfidentNetwork(ConfidenceNetwork, Protocol):
+    """One that was built with the heads."""
+
+    @property
+    def confidence(self) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
+        """The heads."""
+
+
+def has_confidence(network: object) -> TypeGuard[ConfidentNetwork]:
+    """Say whether ``network`` has heads for the confidence of its points."""
+    return isinstance(network, ConfidenceNetwork) and network.confidence is not None

@@ -106,7 +106,7 @@ def test_a_heatmap_network_takes_its_points_from_the_markup(register, tmp_path):
     torch.manual_seed(0)
     save(tmp_path / "own.safetensors", Network(config), {"markup": "wflw98"})
     done = export("own", weights=tmp_path / "own.safetensors", flip=True, latency=False, out=tmp_path)
-    points, scores = Landmarker(done.path).run(np.zeros((3, 32, 32, 3), np.uint8))
+    points, scores, _ = Landmarker(done.path).run(np.zeros((3, 32, 32, 3), np.uint8))
     assert points.shape == (3, 98, 2) and scores.shape == (3, 98)
     assert done.spec.markup == "wflw98" and done.spec.parity["max_px"] < 0.02
 
@@ -160,7 +160,7 @@ def test_a_decoding_of_ones_own_takes_one_call(register, monkeypatch, tmp_path):
         options = {"precision": precision, "atol": 40.0, "latency": False, "out": tmp_path}  # random peaks may swap
         done = export("own", weights=tmp_path / "own.safetensors", **options)
         assert done.spec.has_scores and done.spec.precision == precision
-        found, found_scores = Landmarker(done.path).run(crops)
+        found, found_scores, _ = Landmarker(done.path).run(crops)
         close = np.abs(found - (32 * points.numpy() - 0.5)).max(-1) < (1e-3 if precision == "fp32" else 0.05)
         assert close.mean() > (0.999 if precision == "fp32" else 0.9)
         assert np.abs(found_scores - scores.numpy()).max() < 5e-3

@@ -45,8 +45,8 @@ def test_the_file_runs_in_the_runtime_alone_and_mirrored(small, name):
     torch.manual_seed(0)
     crops = torch.randint(0, 256, (3, 64, 64, 3), dtype=torch.uint8).numpy()
     landmarker = Landmarker(small(name).path)
-    points, scores = landmarker.run(crops)
-    assert points.shape == (3, 68, 2) and (scores is not None) == (name == "fan2")
+    points, scores, presence = landmarker.run(crops)
+    assert points.shape == (3, 68, 2) and (scores is not None) == (name == "fan2") and presence is None
     averaged = Landmarker(small(name).path, flip=True)
     mirrored = markups.flip_points(averaged(crops[:, :, ::-1].copy()), 64, "ibug68")
     assert abs(averaged(crops) - mirrored).max() < PIXELS["fp32"]

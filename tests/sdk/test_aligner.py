@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from facelm_sdk import Aligner, Detector, Landmarker
+from facelm_sdk.aligner import MIN_PRESENCE
 from facelm_sdk.boxes import landmarks_box
 from facelm_sdk.errors import ImageError, InputError, MarkupError
 from facelm_sdk.transform import ARCFACE_112, CropRecipe
@@ -250,7 +251,7 @@ def test_bad_pictures_and_options(aligner, landmark_model, detector_model):
 def test_face_to_dict_is_json(aligner, picture):
     face = aligner(picture)[0]
     values = json.loads(json.dumps(face.to_dict()))
-    assert list(values) == ["bbox", "score", "kps", "markup", "landmarks", "scores"]
+    assert list(values) == ["bbox", "score", "kps", "markup", "landmarks", "scores", "presence"]
     np.testing.assert_allclose(values["landmarks"], face.landmarks, atol=6e-4)
     assert values["score"] == 0.9 and values["markup"] == "ibug68"
     assert "ibug68 (68, 2)" in repr(face) and "0.900" in repr(face)
@@ -281,3 +282,54 @@ def test_face_crop_follows_norm_crop(aligner, picture, size, scale, shift):
     for image in (None, "a.png", picture.astype(float), picture[..., 0], picture[:0]):
         with pytest.raises(ImageError, match=r"cut from uint8 \(H, W, 3\)"):
             face.crop(image)
+
+
+@pytest.fixture(scope="module")
+def three_faces(landmark_model, detector_model, scene):
+    """A picture of three faces of falling score, of which the second has a dark left half, and how they are found."""
+    picture = scene(400, 200, (20, 40, 100, 140), (140, 40, 220, 140), (260, 40, 340, 140))
+    picture[40:140, 140:200, 1] = 130
+    models = landmark_model(has_scores=True, has_presence=True), detector_model()
+    every = Aligner(*models, min_presence=0)(picture)
+    presence = [face.presence for face in every]
+    assert len(every) == 3 and presence[1] < min(presence[0], presence[2])
+    return picture, models, every, (presence[1] + min(presence[0], presence[2])) / 2
+
+
+def test_what_is_no_face_is_dropped(three_faces):
+    picture, models, every, between = three_faces
+    found = Aligner(*models, min_presence=between)(picture)
+    assert [face.score for face in found] == [every[0].score, every[2].score]
+    np.testing.assert_array_equal(found[1].landmarks, every[2].landmarks)
+    assert found[0].to_dict()["presence"] == round(every[0].presence, 3)
+
+
+def test_the_next_best_face_takes_the_place_of_what_is_none(three_faces):
+    picture, models, every, between = three_faces
+    found = Aligner(*models, min_presence=between, max_faces=2)(picture)
+    assert [face.score for face in found] == [every[0].score, every[2].score]
+    assert len(Aligner(*models, min_presence=between, max_faces=1)(picture)) == 1
+
+
+def test_given_faces_are_never_dropped(three_faces):
+    picture, models, every, _ = three_faces
+    aligner = Aligner(*models, min_presence=1)
+    assert aligner(picture) == []
+    given = aligner(picture, boxes=[face.bbox for face in every], kps=[face.kps for face in every])
+    assert [face.presence for face in given] == pytest.approx([face.presence for face in every])
+
+
+def test_the_default_drops_below_half_and_models_without_presence_drop_nothing(three_faces, landmark_model):
+    picture, models, every, _ = three_faces
+    assert max(face.presence for face in every) < MIN_PRESENCE  # of one colour channel each
+    assert Aligner(*models)(picture) == []
+    faces = Aligner(landmark_model(), models[1])(picture)
+    assert len(faces) == 3 and faces[0].presence is None and faces[0].to_dict()["presence"] is None
+
+
+def test_bad_min_presence(landmark_model, detector_model):
+    for value in (-0.1, 1.5, "x", True, float("nan")):
+        with pytest.raises(InputError, match="min_presence is a probability from 0 to 1"):
+            Aligner(landmark_model(has_presence=True), detector_model(), min_presence=value)
+    with pytest.raises(InputError, match="tiny does not say whether there is a face: leave min_presence out"):
+        Aligner(landmark_model(), detector_model(), min_presence=0.5)

@@ -38,6 +38,7 @@ def test_round_trip(landmark_spec):
         landmark_spec(flip=True, has_scores=True, precision="fp16", data="made up", licence="MIT", weights_sha256="ab"),
         landmark_spec(crop=CropRecipe(64, "box", scale=1.2), parity={"max_px": 0.01}, accuracy={"nme": 4.0}),
         landmark_spec(multiply_adds=0.128),
+        landmark_spec(has_scores=True, has_presence=True),
         detection(created_by="0.1.0"),
         pipeline(has_scores=True),
         pipeline(det_size=(320, 256)),
@@ -45,6 +46,15 @@ def test_round_trip(landmark_spec):
     for spec in specs:
         assert ModelSpec.from_json(spec.to_json()) == spec
         assert type(ModelSpec.from_json(spec.to_json())) is type(spec)
+
+
+def test_presence_is_written_only_where_there_is_one(landmark_spec):
+    plain, present = landmark_spec(), landmark_spec(has_presence=True)
+    assert "has_presence" not in plain.to_dict() and list(plain.tensors.outputs) == ["landmarks"]
+    assert present.to_dict()["has_presence"] is True
+    assert present.tensors.outputs["presence"] == Tensor("float32", (None,))
+    with pytest.raises(ContractError, match="a contract for pipeline has no has_presence"):
+        ModelSpec.from_json(json.dumps({**pipeline().to_dict(), "has_presence": True}))
 
 
 def test_files_of_the_package_read_as_their_task():

@@ -12,7 +12,7 @@ from facelm_sdk.errors import InputError
 
 @pytest.fixture(scope="module")
 def model(landmark_model):
-    return landmark_model(has_scores=True)
+    return landmark_model(has_scores=True, has_presence=True)
 
 
 @pytest.fixture
@@ -21,12 +21,13 @@ def crops():
 
 
 def test_values(model, crops, template):
-    landmarks, scores = Landmarker(model).run(crops)
+    landmarks, scores, presence = Landmarker(model).run(crops)
     left = crops[:, :, :16].astype(float).mean(axis=(1, 2, 3)) / 255
     expected = template(68, 32) + left[:, None, None] * np.array([8.0, 4.0])
     np.testing.assert_allclose(landmarks, expected, atol=1e-4)
     np.testing.assert_allclose(scores, np.repeat(left[:, None], 68, axis=1), atol=1e-6)
-    assert landmarks.dtype == scores.dtype == np.float32
+    np.testing.assert_allclose(presence, left, atol=1e-6)
+    assert landmarks.dtype == scores.dtype == presence.dtype == np.float32
     np.testing.assert_array_equal(Landmarker(model)(crops), landmarks)
 
 
@@ -38,15 +39,24 @@ def test_batches_change_nothing(model, crops, max_batch, flip):
 
 
 def test_flip_averaging(model, crops, template):
-    landmarks, scores = Landmarker(model, flip=True).run(crops)
+    landmarks, scores, presence = Landmarker(model, flip=True).run(crops)
     plain = Landmarker(model)
-    one, one_scores = plain.run(crops)
-    other, other_scores = plain.run(np.ascontiguousarray(crops[:, :, ::-1]))
+    one, one_scores, one_presence = plain.run(crops)
+    other, other_scores, other_presence = plain.run(np.ascontiguousarray(crops[:, :, ::-1]))
     flip = list(markups.get("ibug68").flip)
     back = other[:, flip]
     back[..., 0] = 31 - back[..., 0]
     np.testing.assert_allclose(landmarks, (one + back) / 2, atol=1e-5)
     np.testing.assert_allclose(scores, (one_scores + other_scores[:, flip]) / 2, atol=1e-6)
+    np.testing.assert_allclose(presence, (one_presence + other_presence) / 2, atol=1e-6)
+    assert np.abs(presence - one_presence).max() > 1e-3
+
+
+def test_what_a_model_does_not_give_is_none(landmark_model, crops):
+    found = Landmarker(landmark_model()).run(crops)
+    assert found.scores is None and found.presence is None
+    found = Landmarker(landmark_model(has_presence=True), max_batch=2).run(crops)
+    assert found.scores is None and found.presence.shape == (7,)
 
 
 def test_flip_averaging_is_mirror_symmetric(model, crops):
@@ -63,8 +73,8 @@ def test_flip_inside_the_graph(landmark_model, crops):
 
 
 def test_no_crops(model, landmark_model):
-    landmarks, scores = Landmarker(model).run(np.empty((0, 32, 32, 3), np.uint8))
-    assert landmarks.shape == (0, 68, 2) and scores.shape == (0, 68)
+    landmarks, scores, presence = Landmarker(model).run(np.empty((0, 32, 32, 3), np.uint8))
+    assert landmarks.shape == (0, 68, 2) and scores.shape == (0, 68) and presence.shape == (0,)
     assert Landmarker(landmark_model()).run(np.empty((0, 32, 32, 3), np.uint8))[1] is None
 
 
@@ -86,7 +96,7 @@ def test_wrong_crops(model, crops):
 
 def test_attributes(model, landmark_spec):
     landmarker = Landmarker(model)
-    assert landmarker.spec == landmark_spec(has_scores=True)
+    assert landmarker.spec == landmark_spec(has_scores=True, has_presence=True)
     assert landmarker.size == 32 and landmarker.recipe == landmarker.spec.crop
     with pytest.raises(InputError, match="max_batch"):
         Landmarker(model, max_batch=0)

@@ -126,3 +126,40 @@ def jitter_matrix(
     linear = np.array([[cos, -sin], [sin, cos]])
     moved = centre - linear @ np.array([centre, centre]) + (draw(shift * size), draw(shift * size))
     return np.concatenate([linear @ matrix[:, :2], (linear @ matrix[:, 2] + moved)[:, None]], axis=1)
+
+
+def cover_part(
+    image: Image,
+    points: NDArray[np.float32],  # (L, 2), of the face in it
+    rng: np.random.Generator,
+    other: Image | None = None,
+    *,
+    part: float = 0.5,
+) -> tuple[Image, NDArray[np.bool_]]:
+    """Cover ``part`` of a face's box from a random side, in a flat colour, blurred noise or a piece of ``other``.
+
+    Returns the picture, and which points (L,) are covered. The cover's edge is that of a box turned by some degrees.
+    """
+    size = image.shape[0]
+    low, high = points.min(0), points.max(0)
+    angle = np.deg2rad(90 * int(rng.integers(4)) + rng.uniform(-15, 15))
+    away = np.array([np.cos(angle), np.sin(angle)])
+    y, x = np.mgrid[:size, : image.shape[1]]
+    pixels = np.stack([x, y], -1).astype(np.float32)
+    centre, half = (low + high) / 2, (high - low) / 2
+    reach = float(np.abs(away) @ half)
+    margin = 0.15 * half
+    inside = ((pixels >= low - margin) & (pixels <= high + margin)).all(-1)
+    edge = reach * (1 - 2 * part)
+    mask = inside & ((pixels - centre) @ away > edge)
+    covered = (points - centre) @ away > edge
+    fill: NDArray[np.float32]
+    draw = rng.random()
+    if draw < 0.4 and other is not None:
+        fill = other.astype(np.float32)
+    elif draw < 0.7:
+        fill = np.broadcast_to(rng.uniform(0, 255, 3).astype(np.float32), image.shape)
+    else:
+        noise = rng.uniform(0, 255, (int(rng.integers(2, 24)), int(rng.integers(2, 24)), 3)).astype(np.float32)
+        fill = cv2.resize(noise, (image.shape[1], size), interpolation=cv2.INTER_LINEAR)  # type: ignore[assignment]
+    return np.where(mask[..., None], fill, image).astype(np.uint8), np.asarray(covered)

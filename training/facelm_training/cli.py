@@ -29,6 +29,9 @@ def train_command(
     backbone: Annotated[
         str | None, typer.Option(help="an ImageNet checkpoint in the place of the recipe's backbone")
     ] = None,
+    start: Annotated[
+        str | None, typer.Option(help="trained weights in the place of the recipe's start: a name or .safetensors")
+    ] = None,
     compiled: Annotated[
         bool, typer.Option("--compile", help="compile the network first: a quarter faster, needs a C++ compiler")
     ] = False,
@@ -54,6 +57,7 @@ def train_command(
     from facelm_sdk.errors import InputError
     from facelm_sdk.files import check_outputs, write_bytes
 
+    from .confidence import train_confidence, with_confidence
     from .detection import train_detector
     from .landmarks import train_landmarks
     from .recipe import DetectionRecipe, LandmarkRecipe, described, find, read
@@ -71,6 +75,10 @@ def train_command(
         if not isinstance(recipe, LandmarkRecipe):
             raise InputError("--backbone goes with the recipe of a landmark network")
         recipe = replace(recipe, backbone=backbone)
+    if start is not None:
+        if not isinstance(recipe, LandmarkRecipe):
+            raise InputError("--start goes with the recipe of a landmark network")
+        recipe = replace(recipe, start=start)
     target = out / f"{find(config).stem}.safetensors"
     begun_with = (recipe.start, recipe.backbone) if isinstance(recipe, LandmarkRecipe) else ()
     check_outputs({"the weights": target}, [Path(file) for file in begun_with if file])
@@ -82,9 +90,13 @@ def train_command(
         faces = _faces(recipe, data, limit)
         claimed.take()
         model = train_landmarks(recipe, *faces, out, device, compiled=compiled)
+        if (last := recipe.stages[-1]).network == "confidence":
+            model = train_confidence(model, recipe, *faces, Path(data), out / last.name, device)
     card: dict[str, Any] = {"model": recipe.model, "data": recipe.data, "recipe": recipe.summary, "floor": recipe.floor}
     if isinstance(recipe, LandmarkRecipe):
         card |= {"markup": recipe.markup, "crop": dict(described(recipe).crop), "decoding": described(recipe).decoding}
+        if recipe.only_confidence:
+            card = with_confidence(card, recipe.start)
     write_bytes(target, to_bytes(model, card))
     typer.echo(target)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ from ._optional import load
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from .reliability import Bins
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -49,4 +52,22 @@ def plot_ced(
     axes.set(xlabel=f"{normaliser} NME, %", ylabel="faces, %", title=title, xlim=(0, 100 * limit), ylim=(0, 100))
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
+    write_bytes(path, png(figure))
+
+
+def plot_reliability(curves: Mapping[str, Bins], path: Path, title: str) -> None:
+    """Reliability diagrams as a PNG: how many points of each bin of scores were right, and how many it has."""
+    figure = new_figure(7, 5.5)
+    upper, lower = figure.subplots(2, sharex=True, height_ratios=(3, 1))
+    upper.plot((0, 100), (0, 100), color="0.6", linestyle="--", linewidth=1)
+    for name, bins in curves.items():
+        some = bins.counts > 0
+        label = f"{name}: ECE {bins.error:.3f}"
+        upper.plot(100 * bins.scores[some], 100 * bins.right[some], marker="o", markersize=3, label=label)
+        lower.plot(100 * bins.scores[some], 100 * bins.counts[some] / bins.counts.sum(), marker="o", markersize=3)
+    upper.set(ylabel="points within 5% of the eye distance, %", title=title, xlim=(0, 100), ylim=(0, 100))
+    lower.set(xlabel="score, %", ylabel="points, %")
+    upper.grid(alpha=0.3)
+    lower.grid(alpha=0.3)
+    upper.legend(fontsize=8)
     write_bytes(path, png(figure))

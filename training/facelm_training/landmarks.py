@@ -22,7 +22,7 @@ from facelm_sdk.errors import InputError
 from facelm_sdk.metrics import bounding_box, inter_ocular, nme
 from facelm_sdk.transform import CropRecipe, CropTransform
 
-from .augment import channel_gains, degrade, jitter_matrix, occlude, photometric
+from .augment import channel_gains, cover_part, degrade, jitter_matrix, occlude, photometric
 from .data import LandmarkFaces, drawn, shuffled
 from .fast import speed_up
 from .loop import train
@@ -143,6 +143,10 @@ class LandmarkTask:
         if rng.random() < how.occlusion:
             other = self.faces.images[int(rng.integers(len(self.faces)))]
             image = occlude(image, rng, cv2.resize(other, (size, size)))  # type: ignore[arg-type]
+        if how.cover and rng.random() < how.cover:
+            other = self.faces.images[int(rng.integers(len(self.faces)))]
+            piece = np.asarray(cv2.resize(other, (size, size)), np.uint8)
+            image, _ = cover_part(image, points.astype(np.float32), rng, piece, part=rng.uniform(0.25, 0.7))
         if rng.random() < how.degrade:
             image = degrade(image, rng)
         return image, points.astype(np.float32), known, jitter.astype(np.float32), mirrored
@@ -263,12 +267,20 @@ def _resampled(table: torch.Tensor, shape: torch.Size) -> torch.Tensor:
     return grid.flatten(2).transpose(1, 2)
 
 
-def _started(model: nn.Module, recipe: LandmarkRecipe) -> nn.Module:
-    """The trained network of ``recipe.start`` at the size of ``model``. Raises InputError where it does not fit."""
+def _restored(recipe: LandmarkRecipe) -> nn.Module:
+    if not recipe.start:
+        raise InputError(
+            'a recipe that trains the confidence only needs trained weights: start = "FILE" (--start FILE)'
+        )
     try:
-        trained = restore(recipe.start)
+        return restore(recipe.start)
     except WeightsError as error:
         raise InputError(f"training cannot start from {recipe.start}: {error}") from error
+
+
+def _started(model: nn.Module, recipe: LandmarkRecipe) -> nn.Module:
+    """The trained network of ``recipe.start`` at the size of ``model``. Raises InputError where it does not fit."""
+    trained = _restored(recipe)
     wanted: Any = model.config
     found = dataclasses.replace(trained.config, size=wanted.size) if type(trained) is type(model) else None  # type: ignore[type-var]
     if found != wanted:
@@ -295,8 +307,13 @@ def train_landmarks(
     *,
     compiled: bool = False,
 ) -> nn.Module:
-    """Run every stage of ``recipe``, each from the last one's averaged weights. Returns the trained model."""
+    """Run every stage of ``recipe`` but that of the confidence, each from the last one's averaged weights.
+
+    Returns the trained model.
+    """
     torch.manual_seed(recipe.seed)
+    if recipe.only_confidence:
+        return _restored(recipe)
     options = {"num_landmarks": markups.get(recipe.markup).num_points, "size": recipe.stages[0].size}
     model = create(recipe.model, **options, **recipe.options)
     if recipe.start:
@@ -307,6 +324,8 @@ def train_landmarks(
     if isinstance(model, MeanShapeNetwork):
         model.mean_shape.copy_(shape)
     for stage in recipe.stages:
+        if stage.network == "confidence":
+            continue
         if stage.size != model.config.size:
             model = resized(model, recipe.model, stage.size)
         network = (WARM[stage.network](model, shape) if stage.network in WARM else model).to(device)

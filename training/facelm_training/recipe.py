@@ -41,7 +41,8 @@ class Augmentation:
     ``degrees``, ``scale`` and ``shift`` (of the crop's side) are standard deviations or, ``uniform``, bounds.
     ``cut_noise``: jitter of the five points or the box that cut the crop, of the eye distance. ``colour``: strength of
     contrast, brightness, gamma and colour cast; ``gains``: bound of a factor of each colour channel about 1. ``flip``,
-    ``grey``, ``occlusion`` and ``degrade`` (blur, noise, JPEG, loss of resolution) are probabilities.
+    ``grey``, ``occlusion``, ``cover`` (of about half of the face) and ``degrade`` (blur, noise, JPEG, loss of
+    resolution) are probabilities.
     """
 
     degrees: float = 12.0
@@ -54,12 +55,13 @@ class Augmentation:
     gains: float = 0.0
     grey: float = 0.12
     occlusion: float = 0.35
+    cover: float = 0.0
     degrade: float = 1.0
 
     def __post_init__(self) -> None:
         for name in ("degrees", "scale", "shift", "cut_noise", "colour"):
             number(name, getattr(self, name), least=0)
-        for name in ("gains", "flip", "grey", "occlusion", "degrade"):
+        for name in ("gains", "flip", "grey", "occlusion", "cover", "degrade"):
             part(name, getattr(self, name))
 
 
@@ -68,13 +70,14 @@ class Stage:
     """One network at one resolution.
 
     ``network``: ``full``; ``pooled``, the backbone under a plain regression head, or ``heatmaps``, the feature map
-    under one convolution: both learn from random weights, which transformers over them hardly do. ``weights``: of such
-    a head's objective, coordinates or heatmap; those of the full network are the recipe's.
+    under one convolution: both learn from random weights, which transformers over them hardly do; ``confidence``, only
+    the heads for the confidence of the points, all else as it is. ``weights``: of a warm-up head's objective,
+    coordinates or heatmap; those of the full network are the recipe's.
     """
 
     name: str
     schedule: Schedule
-    network: Literal["pooled", "heatmaps", "full"] = "full"
+    network: Literal["pooled", "heatmaps", "full", "confidence"] = "full"
     size: int = 256
     weights: Weights | None = None
 
@@ -99,6 +102,22 @@ class Source:
 
 
 @dataclass(frozen=True)
+class ConfidenceCrops:
+    """What a confidence stage is shown: ``faces`` views of faces, and ``others`` crops without one.
+
+    ``negatives``: the folder of pictures without a face, below that of --data.
+    """
+
+    faces: int = 28000
+    others: int = 16000
+    negatives: str = "negatives"
+
+    def __post_init__(self) -> None:
+        number("faces", self.faces, least=1)
+        number("others", self.others, least=1)
+
+
+@dataclass(frozen=True)
 class LandmarkRecipe:
     """How a landmark model's weights are made.
 
@@ -108,8 +127,9 @@ class LandmarkRecipe:
     takes from a file of ``configs/mixtures``. Where --data names a data set, ``train`` and ``val`` are its splits, and
     ``held_out_part`` of the training pictures, always the same, take the place of ``val`` if it is above 0.
     ``start``: trained weights to begin with, of the same architecture at any crop size, as the name of a model whose
-    weights come with the package or a .safetensors file. ``backbone``: an ImageNet checkpoint in torchvision's names
-    (.pth or .safetensors), for the backbone alone.
+    weights come with the package or a .safetensors file; where a confidence stage is the only one, that network as it
+    is. ``backbone``: an ImageNet checkpoint in torchvision's names (.pth or .safetensors), for the backbone alone.
+    ``confidence``: the crops of a last stage of that name.
     """
 
     model: str
@@ -124,6 +144,7 @@ class LandmarkRecipe:
     crop: Mapping[str, Any] = field(default_factory=dict)
     weights: Weights | None = None
     augmentation: Augmentation = Augmentation()
+    confidence: ConfidenceCrops = ConfidenceCrops()
     seed: int = 0
     sources: tuple[Source, ...] = ()
     held_out: str = ""
@@ -143,6 +164,11 @@ class LandmarkRecipe:
         number("held_out_part", self.held_out_part, least=0, below=1)
         number("seed", self.seed, least=0)
         number("evaluate_every", self.evaluate_every, least=1)
+
+    @property
+    def only_confidence(self) -> bool:
+        """Whether all it does is to give trained weights their confidence."""
+        return all(stage.network == "confidence" for stage in self.stages)
 
     def weights_of(self, stage: Stage) -> tuple[str, Weights]:
         """Return the objective of a stage and its weights."""
@@ -273,11 +299,15 @@ def _check(recipe: LandmarkRecipe) -> None:
     stages = [stage.name for stage in recipe.stages]
     if len(set(stages)) < len(stages):
         raise InputError(f"stages are told apart by their names, which are {', '.join(stages)}")
-    if (last := recipe.stages[-1]).network != "full":
+    if (last := recipe.stages[-1]).network in HEADS:
         raise InputError(
             f"the last stage, {last.name}, trains the {last.network} head of a warm-up, which is thrown away: add a "
             'stage whose network is "full"'
         )
+    if early := [stage.name for stage in recipe.stages[:-1] if stage.network == "confidence"]:
+        raise InputError(f"stage {early[0]}, of the confidence, is the last stage: its heads are of weights that stay")
+    if last.network == "confidence" and len(recipe.stages) > 1 and recipe.stages[-2].network in HEADS:
+        raise InputError(f'stage {last.name} comes after one whose network is "full", or alone, with start = "..."')
     if bool(recipe.sources) != bool(recipe.held_out):
         raise InputError("sources and held_out go together: what is trained on, and what the best are chosen on")
     if recipe.crop:
@@ -290,7 +320,7 @@ def _check(recipe: LandmarkRecipe) -> None:
     number("weights: neighbours", neighbours, below=points)
     config = type(info(recipe.model).config)
     hints = typing.get_type_hints(config)
-    known = [entry.name for entry in fields(config) if entry.name not in ("num_landmarks", "size")]
+    known = [entry.name for entry in fields(config) if entry.name not in ("num_landmarks", "size", "confidence")]
     if unknown := sorted(set(recipe.options) - set(known)):
         raise InputError(
             f"options has unknown entries {', '.join(unknown)}; {recipe.model} has {', '.join(known)} (the number of "
@@ -309,6 +339,8 @@ def _check_network(recipe: LandmarkRecipe, stage: Stage, points: int) -> None:
             network = create(recipe.model, num_landmarks=points, size=stage.size, **recipe.options)
     except (ValueError, TypeError, ArithmeticError, RuntimeError, AssertionError, LookupError) as error:
         raise InputError(f"stage {stage.name}: {recipe.model} cannot be built so: {error}") from error
+    if stage.network == "confidence" and not hasattr(network.config, "confidence"):
+        raise InputError(f"stage {stage.name}: {recipe.model} has no heads for the confidence of its points")
     if stage.network in HEADS and not hasattr(network, HEADS[stage.network][0]):
         raise InputError(f"stage {stage.name}: {recipe.model} has no {HEADS[stage.network][0]} for a head to train")
 

@@ -46,6 +46,16 @@ Grace Hopper, by James S. Davis) as they are, turned by a morphable head, rolled
 
 TURNED = "turned68/test:turned68_test"
 """The same of a data set that python -m facelm_training.turned makes of the test faces; left out where it is not."""
+NEGATIVES = "negatives"
+"""Folder below --data of pictures without a face."""
+EXPLAINED = {
+    "confidence": "ECE: the expected calibration error of the scores over 15 bins, 0 to 1. Mean scores beside the part "
+    "of the points that lie within 5% of the eye distance of their labels; faces whose presence is at least 0.5. Half "
+    "covered: in the crop, from one side.",
+    "false faces": "What the detector takes for a face in held-out pictures without one, and how many of those a "
+    "presence below 0.5 drops.",
+}
+"""What the columns of a table are that is not of errors."""
 
 Table = dict[str, dict[str, Any]]
 
@@ -88,6 +98,7 @@ def release_command(
             _plot(scores, checkpoints / f"{name}_ced.png", name)
             sheet = _sheet(drafts["fp32"], runtime / f"{DETECTOR}.onnx", data)
             write_bytes(checkpoints / f"{name}_sheet.jpg", sheet)
+            tables |= _confidence(drafts, runtime / f"{DETECTOR}.onnx", data, checkpoints / f"{name}_reliability.png")
         final = Path(scratch) / f"{name}.safetensors"
         for precision in reversed(files):  # the checkpoint that stays says how good fp32 is
             save(final, network, card | {"accuracy": accuracy[precision]})
@@ -130,6 +141,29 @@ def _landmarks(files: Mapping[Precision, Path], detector: Path, data: Path) -> d
             points = predict(faces, landmarker, Cut.of(landmarker.recipe), finder)
             result.setdefault(row, []).append(score(dataset, points, landmarker.spec.markup))
     return result
+
+
+def _confidence(files: Mapping[Precision, Path], detector: Path, data: Path, plot: Path) -> dict[str, Table]:
+    """How far the scores and presence can be trusted, by precision; nothing of models that have none."""
+    from facelm_sdk import Detector, Landmarker
+
+    from . import datasets
+    from .figures import plot_reliability
+    from .reliability import report
+
+    tables: dict[str, Table] = {}
+    for precision, file in files.items():
+        landmarker = Landmarker(file)
+        if not landmarker.spec.has_presence:
+            return {}
+        opened = [datasets.open_below(spec, data) for spec in TESTS]
+        found = report(landmarker, Detector(detector), opened, data / NEGATIVES)
+        for title, table in found.tables().items():
+            rows = {f"{precision}, {row}": figures for row, figures in table.items()}
+            tables.setdefault(title, {}).update(rows)
+        if precision == "fp32":
+            plot_reliability({name: one.bins for name, one in found.observed.items()}, plot, landmarker.spec.name)
+    return tables
 
 
 def _figures(scores: Scores) -> dict[str, Any]:
@@ -218,7 +252,8 @@ def _cell(value: Any) -> str:
 
 def _markdown(name: str, task: str, card: dict[str, Any], tables: dict[str, Table]) -> str:
     run = f"- **Run**: {card['run']}\n" if "run" in card else ""
-    body = "\n".join(f"### {title}\n\n{_rows(table)}" for title, table in tables.items())
+    texts = {title: f"{EXPLAINED[title]}\n\n" if title in EXPLAINED else "" for title in tables}
+    body = "\n".join(f"### {title}\n\n{texts[title]}{_rows(table)}" for title, table in tables.items())
     pictures = PICTURES.format(name=name) if task == "landmarks" else ""
     return (
         f"# Model card: {name}\n\n"

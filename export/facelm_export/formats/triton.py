@@ -122,11 +122,12 @@ def _signature(inputs: Sequence[_Tensor], outputs: Sequence[_Tensor], *, batched
 
 def _item(tensor: _Tensor, *, pixels: bool, batched: bool) -> str:
     dims = tensor.dims[1:] if batched else tensor.dims
+    scalar = "" if dims else "\n    reshape { shape: [ ] }"  # of one value an item; Triton asks for a dimension
     image = "\n    format: FORMAT_NHWC" if pixels and len(dims) == 3 else ""  # Triton knows it of 3 dimensions only
     return f"""  {{
     name: "{tensor.name}"
     data_type: {tensor.kind}{image}
-    dims: [ {", ".join(map(str, dims))} ]
+    dims: [ {", ".join(map(str, dims or (1,)))} ]{scalar}
   }}"""
 
 

@@ -234,7 +234,7 @@ def _buffers(
 ) -> dict[str, _Buffer]:
     """The input's and outputs' buffers, each as large as the engine's largest run."""
     size, points, most = card.spec.crop.size, card.spec.num_landmarks, card.max_batch
-    shapes = {"landmarks": (most, points, 2), "scores": (most, points)}
+    shapes = {"landmarks": (most, points, 2), "scores": (most, points), "presence": (most,)}
     crops = _Buffer(cuda, stack, (most, size, size, 3), np.uint8)
     return {"crops": crops, **{name: _Buffer(cuda, stack, shapes[name], np.float32) for name in outputs}}
 

@@ -52,7 +52,8 @@ def check_as_triton_does(text, data):
         assert [port.name for port in ports] == [node.name for node in nodes]
         for port, node in zip(ports, nodes, strict=True):
             assert NUMPY[schema.DataType.Name(port.data_type)] == node.type
-            assert [*batch, *port.dims] == shape(node.shape)
+            dims = port.reshape.shape if port.HasField("reshape") else port.dims
+            assert [*batch, *dims] == shape(node.shape)
             assert port.dims and all(size == -1 or size > 0 for size in port.dims)
             assert ports is config.output or not port.format or len(port.dims) == 3
     assert config.HasField("dynamic_batching") == (config.max_batch_size > 1)
@@ -125,6 +126,14 @@ def test_scores_are_an_output(tmp_path, landmark_model, landmark_spec):
     data = landmark_model(has_scores=True).read_bytes()
     config, _ = check_as_triton_does(written(tmp_path, data, landmark_spec(has_scores=True))[0], data)
     assert {port.name: list(port.dims) for port in config.output} == {"landmarks": [68, 2], "scores": [68]}
+
+
+def test_presence_is_an_output_of_one_value_a_crop(tmp_path, landmark_model, landmark_spec):
+    data = landmark_model(has_presence=True).read_bytes()
+    config, _ = check_as_triton_does(written(tmp_path, data, landmark_spec(has_presence=True))[0], data)
+    presence = config.output[1]
+    assert presence.name == "presence" and list(presence.dims) == [1]
+    assert presence.HasField("reshape") and list(presence.reshape.shape) == []
 
 
 def test_a_fixed_batch_is_not_the_servers(tmp_path, landmark_model, landmark_spec):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -26,3 +28,19 @@ def test_draws_on_a_copy(landmark_model, detector_model, scene, side, markup):
 def test_no_faces(scene):
     picture = scene(60, 60, (10, 10, 30, 30))
     np.testing.assert_array_equal(draw(picture, []), picture)
+
+
+def test_unsure_points_are_fainter(landmark_model, detector_model, scene):
+    picture = scene(400, 400, (50, 40, 350, 340)) // 2 + 60
+    face = Aligner(landmark_model(), detector_model(), min_presence=0)(scene(400, 400, (50, 40, 350, 340)))[0]
+    sure = draw(picture, [replace(face, scores=np.full(68, 0.9, np.float32))], boxes=False)
+    np.testing.assert_array_equal(sure, draw(picture, [face], boxes=False))
+    none = draw(picture, [replace(face, scores=np.full(68, 0.1, np.float32))], boxes=False)
+    contrast = [np.abs(drawn.astype(int) - picture).sum() for drawn in (sure, none)]
+    assert 0.25 < contrast[1] / contrast[0] < 0.45
+    jaw = np.where(np.arange(68) < 17, 0.1, 0.9).astype(np.float32)
+    mixed = draw(picture, [replace(face, scores=jaw)], boxes=False)
+    x, y = np.rint(face.landmarks[30]).astype(int)
+    np.testing.assert_array_equal(mixed[y, x], sure[y, x])
+    contrast.append(np.abs(mixed.astype(int) - picture).sum())
+    assert contrast[1] < contrast[2] < contrast[0]

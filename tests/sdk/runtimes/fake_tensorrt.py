@@ -177,6 +177,8 @@ class Context:
             view("landmarks", np.float32, (shape[0], points, 2))[:] = (first[:, None] + index)[..., None]
             if "scores" in engine.tensors:
                 view("scores", np.float32, (shape[0], points))[:] = first[:, None] / 255
+            if "presence" in engine.tensors:
+                view("presence", np.float32, shape[:1])[:] = first / 255
 
         if engine.broken == "capture" and engine.cuda.capturing is not None:
             return False
@@ -259,5 +261,7 @@ def plan(spec, *, batch=None, profiles=((1, 1, 1), (1, 4, 4)), capturable=True, 
     own = {"crops": ("UINT8", (n, size, size, 3)), "landmarks": ("FLOAT", (n, spec.num_landmarks, 2))}
     if spec.has_scores:
         own["scores"] = ("FLOAT", (n, spec.num_landmarks))
+    if spec.has_presence:
+        own["presence"] = ("FLOAT", (n,))
     values = {"tensors": own | tensors, "profiles": profiles, "capturable": capturable, "broken": broken}
     return json.dumps(values).encode()

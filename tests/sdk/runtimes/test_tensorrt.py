@@ -62,7 +62,7 @@ def engine(tmp_path, landmark_spec):
     """Writes an engine and its card; ``card`` are values of the card, the others those of ``plan``."""
 
     def write(card=None, spec=None, **values):
-        spec = spec or landmark_spec(has_scores=True)
+        spec = spec or landmark_spec(has_scores=True, has_presence=True)
         card = dict(card or {})
         if batch := values.get("batch"):
             card |= {"batch": batch, "profiles": ()}
@@ -82,12 +82,13 @@ def crops_of(count, size=32):
 
 
 def check(session, count):
-    landmarks, scores = session.run({"crops": crops_of(count)})
+    landmarks, scores, presence = session.run({"crops": crops_of(count)})
     first = np.arange(count, dtype=np.float32) + 20
     assert landmarks.shape == (count, 68, 2) and scores.shape == (count, 68)
     assert np.array_equal(landmarks[..., 0], first[:, None] + np.arange(68))
     assert np.array_equal(landmarks[..., 0], landmarks[..., 1])
     assert np.allclose(scores, first[:, None] / 255)
+    assert presence.shape == (count,) and np.allclose(presence, first / 255)
 
 
 CROP, POINTS = 32 * 32 * 3, 68 * 2 * 4
@@ -104,7 +105,7 @@ def test_copies_in_computes_copies_out_then_replays_one_graph(cuda, engine):
     session = TrtSession(engine())
     for _ in range(3):
         check(session, 3)
-    copies = [f"to host {3 * POINTS}", f"to host {3 * 68 * 4}"]
+    copies = [f"to host {3 * size}" for size in (POINTS, 68 * 4, 4)]
     assert cuda.log == [f"to device {3 * CROP}", "execute 3 profile 1", *copies, "captured", "launch", "launch"]
     assert not cuda.graphs and len(cuda.launchable) == 1
 
@@ -188,8 +189,8 @@ def test_kernels_compiled_at_run_time_are_kept(cuda, engine, monkeypatch, tmp_pa
 
 def test_landmarkers_open_engines(cuda, engine):
     landmarker = Landmarker(engine(), max_batch=3)
-    landmarks, scores = landmarker.run(crops_of(5))
-    assert landmarks.shape == (5, 68, 2) and scores[4, 0] == np.float32(24) / 255
+    landmarks, scores, presence = landmarker.run(crops_of(5))
+    assert landmarks.shape == (5, 68, 2) and scores[4, 0] == presence[4] == np.float32(24) / 255
 
 
 def test_crops_of_another_kind(cuda, engine):

@@ -78,7 +78,9 @@ class LandmarksStub:
 
     def run(self, feeds):
         self.batches.append(len(feeds["crops"]))
-        return [np.array([self.points(crop) for crop in feeds["crops"]], np.float32)]
+        points = np.array([self.points(crop) for crop in feeds["crops"]], np.float32)
+        levels = np.array([crop.max() / 255 for crop in feeds["crops"]], np.float32)
+        return [points, levels] if self.spec.has_presence else [points]
 
     def points(self, crop):
         size = len(crop)
@@ -95,8 +97,8 @@ class LandmarksStub:
 def world(landmark_spec):
     """Builds a Tracker on stubs, and returns it with them."""
 
-    def build(crop=None, **options):
-        detector, landmarks = DetectorStub(), LandmarksStub(landmark_spec(128, crop=crop))
+    def build(crop=None, presence=False, **options):
+        detector, landmarks = DetectorStub(), LandmarksStub(landmark_spec(128, crop=crop, has_presence=presence))
         return Tracker(Aligner(landmarks, detector, det_size=320), **options), detector, landmarks
 
     return build
@@ -132,6 +134,23 @@ def test_a_face_is_confirmed_once_in_a_while(world):
     for _ in range(70):
         assert len(tracker(scene_of((200, 200)))) == 1
     assert (detector.detections, detector.looks) == (1, 2)
+
+
+def test_what_the_landmark_model_takes_for_no_face_is_lost_until_it_is_one(world):
+    tracker, _, _ = world(presence=True, max_faces=1)
+    bright = scene_of((200, 200))
+    dim = (bright * 0.45).astype(np.uint8)  # which the detector, and the look of the face, still take for the same
+    assert [[face.track_id for face in tracker(frame)] for frame in (bright, dim, dim, bright)] == [[1], [], [], [1]]
+    plain, _, _ = world(max_faces=1)
+    assert [len(plain(frame)) for frame in (bright, dim, dim, bright)] == [1, 1, 1, 1]
+
+
+def test_the_next_face_is_followed_in_the_place_of_what_is_none(world):
+    tracker, _, _ = world(presence=True, max_faces=1)
+    frame = scene_of((60, 200), (400, 200))
+    frame[..., 0] = frame[..., 0] * 0.45
+    (face,) = tracker(frame)
+    assert face.score == pytest.approx(0.8) and face.presence == 1
 
 
 def test_a_face_that_moves_far_is_cropped_again(world):
