@@ -120,8 +120,8 @@ def observe(
     truth, known, covered = [], [], []
     for index, sample in enumerate(track(samples)):
         picture = sample.image()
-        found = detector(picture) if detector is not None and cut.needs_detector else None
-        transform = cut.transform(sample, found, landmarker.spec.markup)
+        faces = detector(picture) if detector is not None and cut.needs_detector else None
+        transform = cut.transform(sample, faces, landmarker.spec.markup)
         if transform is None:
             continue
         crop, points = transform.warp(picture), transform.apply(sample.points)
