@@ -237,7 +237,10 @@ def test_what_was_found_is_kept_when_a_run_is_cut_short(folder, models, tmp_path
     command = ["align", folder / "a.jpg", folder / "a.png", end, "--json-lines", lines, "--workers", 1, *models]
     waiting = os.open(end, os.O_RDWR)  # a writer that writes nothing
     process = subprocess.Popen(
-        [sys.executable, "-u", "-m", "facelm_sdk", *map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, "-u", "-m", "facelm_sdk", *map(str, command)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # the tests may run where it is ignored, under nohup
     )
     assert [process.stdout.readline()[:1] for _ in range(3)] != [b""] * 3  # one face, two faces
     process.send_signal(number)
