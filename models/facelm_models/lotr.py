@@ -109,7 +109,7 @@ class Confidence(nn.Module):
     points' tokens of the decoder; they share the hidden units of the former.
     """
 
-    def __init__(self, channels: int, dim: int, hidden: int = 64) -> None:
+    def __init__(self, channels: int, dim: int, hidden: int = 32) -> None:
         super().__init__()
         self.context = nn.Linear(channels, hidden)
         self.point = nn.Linear(dim, hidden, bias=False)
@@ -199,7 +199,7 @@ class LOTR(nn.Module):
         for layer in self.decoder:
             y = layer(y, self.queries, memory, position)
         points: torch.Tensor = self.mean_shape + self.head(self.dropout(y))
-        return points, (deepest.mean((2, 3)), y)
+        return points, (F.adaptive_avg_pool2d(deepest, 1).flatten(1), y)
 
     def tokens(
         self,

@@ -52,7 +52,7 @@ def run(whole):
 
 def whole_of(landmarks, det_size):
     """The contract of a pipeline with a landmark model of that contract."""
-    own = {entry.name: getattr(landmarks, entry.name) for entry in fields(landmarks)}
+    own = {entry.name: getattr(landmarks, entry.name) for entry in fields(landmarks) if entry.name != "has_presence"}
     return PipelineSpec(**own, det_size=det_size, det_thresh=0.5)
 
 

@@ -138,6 +138,6 @@ def test_the_official_table_is_complete():
     assert sorted(table.values()) == sorted(own)
     for key, shape in OFFICIAL.items():
         assert own[table[key]].shape == shape, key
-    assert source.crop == {"kind": "box", "side": "max", "scale": 1.25}
+    assert source.crop == {"kind": "box", "box": "landmarks", "side": "max", "scale": 1.25}
     with pytest.raises(TypeError, match="fit an HRNet"):
         source.keys(nn.Identity())

@@ -15,6 +15,7 @@ from facelm_training.run_folder import flat
 NO_SETTINGS = {"data", "summary", "floor", "evaluate_every", "seed", "name"}
 """Words, and what the network does not learn by."""
 USUAL = {"train": "train", "start": "", "held_out": "", "sources": [], "network": "full", "schedule.steps": 0}
+USUAL |= {"augmentation.cover": 0.0}
 WITHOUT_DROPS = {"schedule.decay", "schedule.final_rate"}
 PAPERS = sorted(name.partition("/")[2] for name in names() if name.startswith("papers/"))
 PRINTED = ("section", "eq.", "appendix", "not printed", "ours", "none", "public code", "of another paper")
@@ -54,7 +55,9 @@ def settings(name: str) -> dict[str, object]:
         dropped |= {"weights"}
     if values["decoding"] is None:  # the model's own
         dropped |= {"decoding"}
-    return {key: value for key, value in values.items() if key not in dropped}
+    return {
+        key: value for key, value in values.items() if key not in dropped and not key.startswith("confidence.")
+    }  # of stages that no paper has
 
 
 def test_every_recipe_has_a_table():
