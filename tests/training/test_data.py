@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 import pytest
 
-from facelm_sdk.errors import InputError
+from facelm_sdk.errors import ImageError, InputError
 from facelm_training.archives import check_folder
-from facelm_training.data import detection_frames, mixed, without_drawing
+from facelm_training.data import Frame, detection_frames, mixed, without_drawing
 
 
 def test_a_wrong_folder_is_told_what_it_lacks(tmp_path):
@@ -77,3 +77,9 @@ def test_detection_frames(data_dir):
         assert frame.boxes.shape == (count, 4) and frame.kps.shape == (count, 5, 2)
     drawn = next(frame for frame in frames if frame.name.startswith("lfw_"))
     assert green(drawn.image()) < 50
+
+
+def test_an_empty_picture_is_a_typed_error():
+    none = np.zeros((0, 4), np.float32)
+    with pytest.raises(ImageError, match="ytf_1.jpg is not a readable picture"):
+        Frame("ytf_1.jpg", b"", none, none[:, 0], none.reshape(0, 5, 2)[:0]).image()

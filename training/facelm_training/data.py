@@ -132,7 +132,7 @@ class Frame:
 
     def image(self) -> NDArray[np.uint8]:
         """(H, W, 3) uint8 BGR."""
-        decoded = cv2.imdecode(np.frombuffer(self.jpeg, np.uint8), cv2.IMREAD_COLOR)
+        decoded = cv2.imdecode(np.frombuffer(self.jpeg, np.uint8), cv2.IMREAD_COLOR) if self.jpeg else None
         if decoded is None:
             raise ImageError(f"{self.name} is not a readable picture")
         return decoded  # type: ignore[return-value]
