@@ -366,9 +366,9 @@ class Aligner:
             x2, y2 = np.ceil(np.minimum(centre + half + 1, (width, height))).astype(int)
             found = self._detect(self._view(picture, 1.0).image[y1:y2, x1:x2])
             offset = np.array([x1, y1], np.float32)
-            overlaps = box_math.iou(box, found.boxes + np.tile(offset, 2))
-            if len(found) and overlaps.max() >= MATCHING_IOU:
-                return np.asarray(found.kps[int(overlaps.argmax())] + offset)
+            best = box_math.most_overlapping(box, found.boxes + np.tile(offset, 2), MATCHING_IOU)
+            if best is not None:
+                return np.asarray(found.kps[best] + offset)
         logger.warning("no five points found in the box %s; their mean place in it is taken", box.tolist())
         return np.asarray(box[:2] + MEAN_KPS * (box[2:] - box[:2]), np.float32)
 

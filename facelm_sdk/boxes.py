@@ -86,6 +86,12 @@ def iou(box: FloatArray, others: FloatArray) -> FloatArray:
     return np.asarray(shared / np.maximum(area(box) + area(others) - shared, 1e-9))
 
 
+def most_overlapping(box: FloatArray, others: FloatArray, least: float) -> int | None:
+    """The index of the box of ``others`` (k, 4) of highest IoU with ``box`` (4,); None if that is below ``least``."""
+    overlaps = iou(box, others)
+    return int(overlaps.argmax()) if len(others) and overlaps.max() >= least else None
+
+
 def merge(boxes: FloatArray, scores: FloatArray, *, max_iou: float, max_contained: float) -> list[int]:
     """Greedy non-maximum suppression: the indices kept, best score first.
 

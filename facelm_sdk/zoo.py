@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
+from ._json import parse
 from .errors import ChecksumError, InputError, ModelFileError, UnknownModelError
 
 LANDMARKS = "lotr_m_128"
@@ -45,12 +45,12 @@ def list_models() -> list[ModelEntry]:
     if not manifest.is_file():
         return []
     try:
-        entries = [ModelEntry(**entry) for entry in json.loads(manifest.read_text("utf-8"))["models"]]
+        entries = [ModelEntry(**entry) for entry in parse(manifest.read_text("utf-8"))["models"]]
         if not all(isinstance(value, str) for entry in entries for value in astuple(entry)):
             raise TypeError("an entry is not text")
         if odd := [entry.file for entry in entries if re.fullmatch(r"[\w.-]{1,200}", entry.file, re.ASCII) is None]:
             raise ValueError(f"{odd[0]!r} is no name of a file")
-    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise ModelFileError(
             f"the package's {manifest.name} is damaged ({error}); reinstall facelm-sdk (facelm doctor tells the rest)"
         ) from error

@@ -399,29 +399,16 @@ def dataset_300w(folder: Path, name: str, subset: str) -> None:
     _read_dataset(folder, name, subset)
 
 
-@_target(_dataset("wflw"), 12)
-def dataset_wflw(folder: Path, name: str, subset: str) -> None:
-    _read_dataset(folder, name, subset)
+def _plain_dataset(name: str, share: int) -> None:
+    def run(folder: Path, name: str, subset: str) -> None:
+        _read_dataset(folder, name, subset)
+
+    run.__name__ = f"dataset_{name}"
+    _target(_dataset(name), share)(run)
 
 
-@_target(_dataset("jd106"), 12)
-def dataset_jd106(folder: Path, name: str, subset: str) -> None:
-    _read_dataset(folder, name, subset)
-
-
-@_target(_dataset("turned68"), 12)
-def dataset_turned68(folder: Path, name: str, subset: str) -> None:
-    _read_dataset(folder, name, subset)
-
-
-@_target(_dataset("landmarks68"), 12)
-def dataset_landmarks68(folder: Path, name: str, subset: str) -> None:
-    _read_dataset(folder, name, subset)
-
-
-@_target(_dataset("cofw"), 8)
-def dataset_cofw(folder: Path, name: str, subset: str) -> None:
-    _read_dataset(folder, name, subset)
+for _name, _share in {"wflw": 12, "jd106": 12, "turned68": 12, "landmarks68": 12, "cofw": 8}.items():
+    _plain_dataset(_name, _share)
 
 
 def _frames(rng: random.Random) -> Input:

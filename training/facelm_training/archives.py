@@ -30,14 +30,15 @@ def read_zipped(archive: Path, names: Sequence[str]) -> list[NDArray[np.uint8]]:
     except Exception as error:  # zipfile raises as it pleases: BadZipFile, KeyError, EOFError, zlib.error, RuntimeError
         raise ImageError(f"{archive} cannot be read; it is damaged or lacks a picture ({error})") from error
     with ThreadPoolExecutor(4) as pool:
-        images = list(pool.map(_decoded, blobs))
+        images = list(pool.map(decoded, blobs))
     for name, image in zip(names, images, strict=True):
         if image is None:
             raise ImageError(f"{archive.name}: {name} is not a readable picture")
     return images  # type: ignore[return-value]
 
 
-def _decoded(blob: bytes) -> NDArray[np.uint8] | None:
+def decoded(blob: bytes) -> NDArray[np.uint8] | None:
+    """Return the picture (H, W, 3) uint8 BGR of a file's bytes, None where it is none that can be read."""
     try:
         return cv2.imdecode(np.frombuffer(blob, np.uint8), cv2.IMREAD_COLOR)  # type: ignore[return-value]
     except cv2.error:  # of an empty file, or above OpenCV's limit

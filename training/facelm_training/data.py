@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from facelm_sdk import markup as markups
 from facelm_sdk.errors import ImageError, InputError
 
-from .archives import check_folder
+from .archives import check_folder, decoded
 from .datasets import Dataset, Sample
 
 Split = Literal["train", "val"]
 DRAWN_ON = "lfw_"  # pictures with a green box and landmark dots drawn into them
+SAME_FACE = 0.15  # of the longer side of the landmarks' box: how far a detector's points may be from the annotation's
 REACH = 1.3  # of the longer side of the landmarks' box: half the side of what is kept of a picture
 
 
@@ -132,10 +133,10 @@ class Frame:
 
     def image(self) -> NDArray[np.uint8]:
         """(H, W, 3) uint8 BGR."""
-        decoded = cv2.imdecode(np.frombuffer(self.jpeg, np.uint8), cv2.IMREAD_COLOR) if self.jpeg else None
-        if decoded is None:
+        image = decoded(self.jpeg)
+        if image is None:
             raise ImageError(f"{self.name} is not a readable picture")
-        return decoded  # type: ignore[return-value]
+        return image
 
 
 def without_drawing(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -145,23 +146,38 @@ def without_drawing(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return cv2.inpaint(image, cv2.dilate(mask, np.ones((3, 3), np.uint8)), 3, cv2.INPAINT_TELEA)  # type: ignore[return-value]
 
 
+def same_face(
+    kps: NDArray[np.float32],  # (..., 5, 2)
+    points: NDArray[np.float32],  # (..., L, 2)
+    markup: str,
+) -> NDArray[np.bool_]:  # (...,)
+    """Whether five points belong to the landmarks; in a few pictures the detector took another face."""
+    distance = np.linalg.norm(markups.convert(points, markup, "kps5") - kps, axis=-1).mean(-1)
+    return np.asarray(distance < SAME_FACE * np.ptp(points, axis=-2).max(-1))
+
+
 def detection_frames(folder: str | Path, split: Split) -> list[Frame]:
     """The whole pictures of ``split`` with every detection of the teacher, doubtful ones included.
 
     Raises InputError naming the line of labels.jsonl that is not of a frame.
     """
     archive = check_folder(folder, ("frames.zip",)) / "frames.zip"
-    lines = _records(archive, ["labels.jsonl"])[0].splitlines()
-    found = [
-        _frame(line, f"{archive}: labels.jsonl, line {number}", split) for number, line in enumerate(lines, start=1)
-    ]
-    frames = [frame for frame in found if frame is not None]
+    frames = labelled_frames(archive, split)
     for frame, jpeg in zip(frames, _records(archive, [frame.name for frame in frames]), strict=True):
         frame.jpeg = jpeg
     for frame in frames:
         if frame.name.startswith(DRAWN_ON):
             frame.jpeg = cv2.imencode(".jpg", without_drawing(frame.image()))[1].tobytes()
     return frames
+
+
+def labelled_frames(archive: Path, split: Split) -> list[Frame]:
+    """The labels of :func:`detection_frames`, without the pictures. Raises InputError."""
+    lines = _records(archive, ["labels.jsonl"])[0].splitlines()
+    found = [
+        _frame(line, f"{archive}: labels.jsonl, line {number}", split) for number, line in enumerate(lines, start=1)
+    ]
+    return [frame for frame in found if frame is not None]
 
 
 def _records(archive: Path, names: Sequence[str]) -> list[bytes]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from facelm_sdk import Detector, Landmarker, metrics
 from facelm_sdk import markup as markups
 from facelm_sdk.aligner import MATCHING_IOU
-from facelm_sdk.boxes import iou
+from facelm_sdk.boxes import most_overlapping
 from facelm_sdk.detector import Detections
 from facelm_sdk.errors import InputError, MarkupError
 from facelm_sdk.pose import head_pose
@@ -94,10 +94,9 @@ class Cut:
         return self.recipe.transform(box, kps)
 
     def _matched(self, sample: Sample, found: Detections, markup: str) -> CropTransform | None:
-        overlaps = iou(sample.landmark_box, found.boxes)
-        if not len(found) or overlaps.max() < MATCHING_IOU:
+        best = most_overlapping(sample.landmark_box, found.boxes, MATCHING_IOU)
+        if best is None:
             return None
-        best = int(overlaps.argmax())
         try:
             return self.recipe.of_detection(markup, found.boxes[best], found.kps[best])
         except InputError:  # points that determine no crop are as good as none
@@ -122,6 +121,22 @@ class _Finder:
         return self._known[sample.source]
 
 
+def crops_of(
+    samples: Iterable[Sample], markup: str, cut: Cut, detector: Detector | None, track: Track = iter
+) -> Iterator[tuple[Sample, ImageArray, CropTransform | None]]:
+    """Each face with its picture and the crop for a model of ``markup``, None where it is not found.
+
+    Raises InputError where the cut is by detections and there is no ``detector``.
+    """
+    if cut.needs_detector and detector is None:
+        raise InputError("crops cut by detections need a detector")
+    finder = None if detector is None or not cut.needs_detector else _Finder(detector)
+    for sample in track(samples):
+        picture = sample.image()
+        found = None if finder is None else finder(sample, picture)
+        yield sample, picture, cut.transform(sample, found, markup)
+
+
 def predict(
     samples: Iterable[Sample],
     landmarker: Landmarker,
@@ -136,9 +151,6 @@ def predict(
     ``detector`` is needed where the cut is by detections. ``batch`` crops wait for a run; ``track`` wraps the faces,
     for a progress bar.
     """
-    if cut.needs_detector and detector is None:
-        raise InputError("crops cut by detections need a detector")
-    finder = None if detector is None or not cut.needs_detector else _Finder(detector)
     crops = np.empty((batch, landmarker.size, landmarker.size, 3), np.uint8)
     waiting: list[tuple[int, CropTransform]] = []
     results: list[NDArray[np.float64]] = []
@@ -148,11 +160,8 @@ def predict(
             results[index][:] = transform.invert(points.astype(np.float64))
         waiting.clear()
 
-    for index, sample in enumerate(track(samples)):
+    for index, (_, picture, transform) in enumerate(crops_of(samples, landmarker.spec.markup, cut, detector, track)):
         results.append(np.full((landmarker.spec.num_landmarks, 2), np.nan))
-        picture = sample.image()
-        detections = None if finder is None else finder(sample, picture)
-        transform = cut.transform(sample, detections, landmarker.spec.markup)
         if transform is None:
             continue
         transform.warp(picture, out=crops[len(waiting)])

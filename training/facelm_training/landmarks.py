@@ -23,7 +23,7 @@ from facelm_sdk.metrics import bounding_box, inter_ocular, nme
 from facelm_sdk.transform import CropRecipe, CropTransform
 
 from .augment import channel_gains, cover_part, degrade, jitter_matrix, occlude, photometric
-from .data import LandmarkFaces, drawn, shuffled
+from .data import LandmarkFaces, drawn, same_face, shuffled
 from .fast import speed_up
 from .loop import train
 from .objectives import OBJECTIVES, Batch
@@ -98,7 +98,7 @@ class LandmarkTask:
         self.markup = markups.get(recipe.markup)
         self.crop = crop_recipe(recipe, stage.size)
         self.val = Validation(recipe, stage.size, val)
-        self.usable = np.flatnonzero(same_face(faces, recipe.markup))
+        self.usable = np.flatnonzero(same_face(faces.kps, faces.points, recipe.markup))
         if not len(self.usable):
             raise InputError(f"none of the {len(faces)} training faces has five points that belong to its landmarks")
         self.objective, self.weights = recipe.weights_of(stage)
@@ -225,12 +225,6 @@ class Validation:
         """Inter-ocular NME (n,) as fractions."""
         points = self.faces.points
         return nme(self.predict(model, flip=flip), points, inter_ocular(points, self.markup))
-
-
-def same_face(faces: LandmarkFaces, markup: str) -> NDArray[np.bool_]:
-    """Whether a face's five points belong to its landmarks; in a few pictures the detector took another face."""
-    distance = np.linalg.norm(markups.convert(faces.points, markup, "kps5") - faces.kps, axis=-1).mean(1)
-    return np.asarray(distance < 0.15 * np.ptp(faces.points, axis=1).max(1))
 
 
 def inside(points: NDArray[np.float32], image: NDArray[np.uint8]) -> NDArray[np.bool_]:

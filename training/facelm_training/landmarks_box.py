@@ -21,16 +21,16 @@ from numpy.typing import NDArray
 from facelm_sdk import Detector
 from facelm_sdk import markup as markups
 from facelm_sdk.aligner import MATCHING_IOU
-from facelm_sdk.boxes import OUTLINE_WEIGHTS, iou, landmarks_box, mean_kps
+from facelm_sdk.boxes import OUTLINE_WEIGHTS, landmarks_box, mean_kps, most_overlapping
 from facelm_sdk.metrics import bounding_box
 
 from . import datasets
+from .data import same_face
 
 Floats = NDArray[np.float64]
 
 SOURCES = ("300w/train/helen:300w", "300w/train/lfpw:300w", "landmarks68/train:.")
 VAL = "landmarks68/val:."
-SAME_FACE = 0.15  # of the landmarks' box: how far the detector's points may be from the annotation's
 RIDGE = 1e-4
 OUTLINE = tuple(OUTLINE_WEIGHTS)
 MARKUP = markups.get("ibug68")
@@ -51,12 +51,8 @@ def detected(samples: Iterable[datasets.Sample], detector: Detector) -> Detected
     rows = []
     for sample in samples:
         found = detector(sample.image())
-        overlaps = iou(sample.landmark_box, found.boxes)
-        if not len(found) or overlaps.max() < MATCHING_IOU:
-            continue
-        best = int(overlaps.argmax())
-        own = markups.convert(sample.points, sample.markup, "kps5")
-        if np.linalg.norm(found.kps[best] - own, axis=1).mean() < SAME_FACE * np.ptp(sample.points, axis=0).max():
+        best = most_overlapping(sample.landmark_box, found.boxes, MATCHING_IOU)
+        if best is not None and same_face(found.kps[best], sample.points, sample.markup):
             rows.append((found.kps[best], found.boxes[best], sample.points))
     return Detected(*(np.stack(part).astype(np.float64) for part in zip(*rows, strict=True)))
 

@@ -6,8 +6,6 @@ A folder of pictures, split by their names: ``train``, ``calibration`` and, neve
 from __future__ import annotations
 
 import hashlib
-import json
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +20,7 @@ from facelm_sdk.transform import CropRecipe, CropTransform
 from facelm_sdk.types import ImageArray
 
 from .archives import read_zipped
+from .data import labelled_frames
 from .datasets.base import PICTURES, read_stored
 
 Part = Literal["test", "calibration", "train"]
@@ -54,10 +53,10 @@ def read_scenes(archive: Path) -> list[ImageArray]:
     """The scenes of the training frames in which no face is labelled; [] without that file."""
     if not archive.is_file():
         return []
-    with zipfile.ZipFile(archive) as file:
-        entries = [json.loads(line) for line in file.read("labels.jsonl").splitlines()]
-    names = [e["image"] for e in entries if e["image"].startswith("bsds") and e["split"] == "train" and not e["boxes"]]
-    return list(read_zipped(archive, names))
+    frames = labelled_frames(archive, "train")
+    return list(
+        read_zipped(archive, [one.name for one in frames if one.name.startswith("bsds") and not len(one.boxes)])
+    )
 
 
 def false_faces(image: ImageArray, detector: Detector, rng: np.random.Generator) -> list[NDArray[np.float32]]:

@@ -24,7 +24,7 @@ from facelm_sdk.types import ImageArray
 from .augment import cover_part
 from .confidence import WITHIN
 from .datasets import Dataset, Sample
-from .evaluation import Cut, Track
+from .evaluation import Cut, Track, crops_of
 from .landmarks import inside
 from .negatives import read_negatives
 
@@ -114,14 +114,10 @@ def observe(
     """
     if not (landmarker.spec.has_scores and landmarker.spec.has_presence):
         raise InputError(f"{landmarker.spec.name} does not give scores and presence")
-    if cut.needs_detector and detector is None:
-        raise InputError("crops cut by detections need a detector")
     crops: list[ImageArray] = []
     truth, known, covered = [], [], []
-    for index, sample in enumerate(track(samples)):
-        picture = sample.image()
-        faces = detector(picture) if detector is not None and cut.needs_detector else None
-        transform = cut.transform(sample, faces, landmarker.spec.markup)
+    found_crops = crops_of(samples, landmarker.spec.markup, cut, detector, track)
+    for index, (sample, picture, transform) in enumerate(found_crops):
         if transform is None:
             continue
         crop, points = transform.warp(picture), transform.apply(sample.points)

@@ -21,7 +21,8 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from facelm_sdk.boxes import iou
+from facelm_sdk.aligner import MATCHING_IOU
+from facelm_sdk.boxes import most_overlapping
 from facelm_sdk.errors import InputError
 from facelm_sdk.files import write_bytes
 from facelm_training import datasets
@@ -52,10 +53,10 @@ def dlib(file: str) -> tuple[Predict, str]:
         if not len(found):
             return None
         boxes = np.array([[r.left(), r.top(), r.right(), r.bottom()] for r in found], np.float32)
-        overlaps = iou(sample.landmark_box, boxes)
-        if overlaps.max() < 0.3:
+        best = most_overlapping(sample.landmark_box, boxes, MATCHING_IOU)
+        if best is None:
             return None
-        shape = predictor(rgb, found[int(overlaps.argmax())])
+        shape = predictor(rgb, found[best])
         return np.array([[part.x, part.y] for part in shape.parts()], np.float64)
 
     version = importlib.metadata.version("dlib-bin")
@@ -95,8 +96,8 @@ def facemesh(file: str) -> tuple[Predict, str]:
             return None
         faces = [face * (image.shape[1], image.shape[0]) - 0.5 for face in faces]
         boxes = np.array([[*face.min(0), *face.max(0)] for face in faces], np.float32)
-        overlaps = iou(sample.landmark_box, boxes)
-        return None if overlaps.max() < 0.3 else np.asarray(faces[int(overlaps.argmax())])
+        best = most_overlapping(sample.landmark_box, boxes, MATCHING_IOU)
+        return None if best is None else np.asarray(faces[best])
 
     version = importlib.metadata.version("mediapipe")
     return predict, f"mediapipe {version}, its own detector; 68 of the mesh's vertices, which are not iBUG's points"
