@@ -60,7 +60,7 @@ def load_file(
     """
     if not isinstance(color, str) or color not in ("bgr", "rgb"):
         raise InputError(f"color is 'bgr' or 'rgb', not {color!r}")
-    limit = checked_max_pixels(max_pixels)
+    max_pixels = checked_max_pixels(max_pixels)
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
         try:
@@ -71,7 +71,7 @@ def load_file(
         data, what = bytes(source), f"{len(source)} bytes"
     else:
         return None
-    _check_file(data, what, limit)
+    check_file(data, what, max_pixels)
     return data, what
 
 
@@ -87,12 +87,16 @@ def checked_max_pixels(max_pixels: Any) -> int:
     return int(max_pixels)
 
 
-def decode(data: bytes, what: str, reduction: int = 1) -> ImageArray:
-    """The picture of a file that load_file gave (H, W, 3) uint8 BGR; at 1/``reduction`` (1, 2, 4 or 8) of its size."""
+def decode(data: bytes, what: str, reduction: int = 1, *, upright: bool = True) -> ImageArray:
+    """The picture of a checked file's bytes (H, W, 3) uint8 BGR; at 1/``reduction`` (1, 2, 4 or 8) of its size.
+
+    ``upright``: turned by its EXIF orientation. Raises ImageError.
+    """
     cv2 = load_cv2()
-    scale = cv2.IMREAD_COLOR if reduction == 1 else getattr(cv2, f"IMREAD_REDUCED_COLOR_{reduction}")
+    flags = cv2.IMREAD_COLOR if reduction == 1 else getattr(cv2, f"IMREAD_REDUCED_COLOR_{reduction}")
+    flags |= cv2.IMREAD_ANYDEPTH | (0 if upright else cv2.IMREAD_IGNORE_ORIENTATION)
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), scale | cv2.IMREAD_ANYDEPTH)
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:
         raise ImageError(f"{what}: OpenCV cannot decode it ({error.err or error})") from error
     if image is None:
@@ -100,7 +104,9 @@ def decode(data: bytes, what: str, reduction: int = 1) -> ImageArray:
     return _from_array(image, rgb=False)
 
 
-def _check_file(data: bytes, what: str, max_pixels: int) -> None:
+def check_file(data: bytes, what: str, max_pixels: int | None = None) -> None:
+    """Raise ImageError for a picture file's bytes that are truncated, or of too many pixels or too much work."""
+    max_pixels = checked_max_pixels(max_pixels)
     if not data:
         raise ImageError(f"{what}: the file is empty")
     # Decoders fill what is missing with grey and say nothing.

@@ -81,5 +81,5 @@ def test_detection_frames(data_dir):
 
 def test_an_empty_picture_is_a_typed_error():
     none = np.zeros((0, 4), np.float32)
-    with pytest.raises(ImageError, match=r"ytf_1\.jpg is not a readable picture"):
+    with pytest.raises(ImageError, match=r"ytf_1\.jpg: the file is empty"):
         Frame("ytf_1.jpg", b"", none, none[:, 0], none.reshape(0, 5, 2)[:0]).image()

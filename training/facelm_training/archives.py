@@ -7,11 +7,9 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import cv2
-import numpy as np
-from numpy.typing import NDArray
-
 from facelm_sdk.errors import ImageError, InputError
+from facelm_sdk.images.read import check_file, decode
+from facelm_sdk.types import ImageArray
 
 
 def check_folder(folder: str | Path, files: Sequence[str]) -> Path:
@@ -22,7 +20,7 @@ def check_folder(folder: str | Path, files: Sequence[str]) -> Path:
     return path
 
 
-def read_zipped(archive: Path, names: Sequence[str]) -> list[NDArray[np.uint8]]:
+def read_zipped(archive: Path, names: Sequence[str]) -> list[ImageArray]:
     """Read pictures (H, W, 3) uint8 BGR of a zip. Raises ImageError, which names the archive."""
     try:
         with zipfile.ZipFile(archive) as file:
@@ -30,16 +28,13 @@ def read_zipped(archive: Path, names: Sequence[str]) -> list[NDArray[np.uint8]]:
     except Exception as error:  # zipfile raises as it pleases: BadZipFile, KeyError, EOFError, zlib.error, RuntimeError
         raise ImageError(f"{archive} cannot be read; it is damaged or lacks a picture ({error})") from error
     with ThreadPoolExecutor(4) as pool:
-        images = list(pool.map(decoded, blobs))
-    for name, image in zip(names, images, strict=True):
-        if image is None:
-            raise ImageError(f"{archive.name}: {name} is not a readable picture")
-    return images  # type: ignore[return-value]
+        return list(pool.map(decoded, blobs, (f"{archive.name}: {name}" for name in names)))
 
 
-def decoded(blob: bytes) -> NDArray[np.uint8] | None:
-    """Return the picture (H, W, 3) uint8 BGR of a file's bytes, None where it is none that can be read."""
-    try:
-        return cv2.imdecode(np.frombuffer(blob, np.uint8), cv2.IMREAD_COLOR)  # type: ignore[return-value]
-    except cv2.error:  # of an empty file, or above OpenCV's limit
-        return None
+def decoded(data: bytes, what: str, *, upright: bool = True) -> ImageArray:
+    """Return the picture (H, W, 3) uint8 BGR of a file's bytes, of no more pixels than read_image takes.
+
+    ``upright``: turned by its EXIF orientation. Raises ImageError, which begins with ``what``.
+    """
+    check_file(data, what)
+    return decode(data, what, upright=upright)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facelm_sdk import markup as markups
-from facelm_sdk.errors import ImageError, InputError
+from facelm_sdk.errors import InputError
 
 from .archives import check_folder, decoded
 from .datasets import Dataset, Sample
@@ -133,10 +133,7 @@ class Frame:
 
     def image(self) -> NDArray[np.uint8]:
         """(H, W, 3) uint8 BGR."""
-        image = decoded(self.jpeg)
-        if image is None:
-            raise ImageError(f"{self.name} is not a readable picture")
-        return image
+        return decoded(self.jpeg, self.name)
 
 
 def without_drawing(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

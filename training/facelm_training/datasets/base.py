@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -15,6 +14,8 @@ from facelm_sdk import markup as markups
 from facelm_sdk import metrics
 from facelm_sdk.errors import ImageError, InputError
 from facelm_sdk.types import ImageArray
+
+from ..archives import decoded
 
 PICTURES = (".jpg", ".png", ".jpeg", ".bmp")
 LARGEST = 1e9
@@ -142,13 +143,10 @@ class Dataset:
 def read_stored(path: Path) -> ImageArray:
     """A picture (H, W, 3) uint8 BGR as its pixels are stored: annotators' tools did not turn pictures by their EXIF."""
     try:
-        data = np.frombuffer(path.read_bytes(), np.uint8)
+        data = path.read_bytes()
     except OSError as error:
         raise ImageError(f"cannot read {path}: {error.strerror or error}") from error
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION) if data.size else None
-    if image is None:
-        raise ImageError(f"{path}: not a picture OpenCV can decode")
-    return np.asarray(image, np.uint8)
+    return decoded(data, str(path), upright=False)
 
 
 def build(
