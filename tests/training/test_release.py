@@ -5,21 +5,26 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 from typer import Typer
 from typer.testing import CliRunner
 
+import facelm_export
+from facelm_models import create
+from facelm_models.weights import save
 from facelm_sdk import zoo
-from facelm_sdk.errors import ChecksumError, InputError
+from facelm_sdk.errors import ChecksumError, InputError, OutputError
 from facelm_sdk.pose import HEAD_68
-from facelm_training import datasets
+from facelm_training import datasets, release
 from facelm_training.cli import train_command
 from facelm_training.datasets.base import build
 from facelm_training.evaluation import score
 from facelm_training.figures import plot_ced
-from facelm_training.release import _by_yaw, _enter, _markdown
+from facelm_training.release import _by_yaw, _enter, _markdown, release_command
 
 
 @pytest.fixture
@@ -49,6 +54,53 @@ def test_a_new_release_replaces_the_old_entry(package):
     assert [entry["name"] for entry in json.loads(manifest.read_text())["models"]] == ["a", "b"]
     assert zoo.resolve("a").path == package / "a.onnx"
     assert manifest.read_text().endswith("\n")
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    """One with a detector's weights, whose exports and scores are made up: the export holds the weights' own bytes."""
+    weights = tmp_path / release.CHECKPOINTS / "retinaface_mnet025.safetensors"
+    weights.parent.mkdir(parents=True)
+    save(weights, create("retinaface_mnet025"), {"model": "retinaface_mnet025"})
+
+    def export(name, *, out, weights, **_):
+        out.parent.mkdir(exist_ok=True)
+        out.write_bytes(weights.read_bytes())
+        return SimpleNamespace(path=out)
+
+    monkeypatch.setattr(facelm_export, "export", export)
+    monkeypatch.setattr(release, "_detection", lambda *_: ({"frames/val": {"all": {"recall": 97}}}, {"fp32": {"x": 1}}))
+    return tmp_path
+
+
+def test_a_release_writes_all_or_none_and_never_over_its_weights(repository):
+    folder, runtime = repository / release.CHECKPOINTS, repository / release.RUNTIME
+    stored = folder / "retinaface_mnet025.safetensors"
+    before = stored.read_bytes()
+    link = repository / "mine.safetensors"
+    link.symlink_to(stored)
+    for weights in (stored, link):
+        with pytest.raises(InputError, match=r"the release's retinaface_mnet025\.safetensors .* over what is read"):
+            release_command(weights, repository, None, repository)
+    assert stored.read_bytes() == before and not runtime.exists()
+
+    mine = repository / "copy.safetensors"
+    mine.write_bytes(before)
+    (runtime / "manifest.json").mkdir(parents=True)
+    with pytest.raises(OutputError, match=r"manifest\.json .* is a folder"):
+        release_command(mine, repository, None, repository)
+    assert stored.read_bytes() == before and len([*folder.iterdir()]) == 1
+
+    (runtime / "manifest.json").rmdir()
+    release_command(mine, repository, None, repository)
+    assert sorted(path.name for path in folder.iterdir()) == [
+        f"retinaface_mnet025.{ending}" for ending in ("json", "md", "safetensors")
+    ]
+    with safe_open(stored, "np") as file:
+        assert json.loads(file.metadata()["facelm"])["accuracy"] == {"x": 1}
+    assert (runtime / "retinaface_mnet025.onnx").read_bytes() == stored.read_bytes() != before
+    (entry,) = json.loads((runtime / "manifest.json").read_text())["models"]
+    assert entry["sha256"] == hashlib.sha256(stored.read_bytes()).hexdigest() and mine.read_bytes() == before
 
 
 def test_the_plot(tmp_path):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from facelm_export.cli import require_torch
-from facelm_sdk.files import write_bytes
+from facelm_sdk.files import check_outputs, write_bytes, write_files
 from facelm_sdk.zoo import DETECTOR
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from .evaluation import Scores
 
+CHECKPOINTS, RUNTIME = Path("models/facelm_models/checkpoints"), Path("facelm_sdk/weights")
+"""Folders of the repository."""
 LICENCE = "weights: research use, as their training data; code: MIT"
 TESTS = ("300w/common:300w", "landmarks68/val:.")
 """Data sets below --data that a landmark model's card has scores on: never trained on, tuned or chosen on."""
@@ -68,24 +70,34 @@ def release_command(
     ] = None,
     repository: Annotated[Path, typer.Option(help="the repository's root")] = Path(),
 ) -> None:
-    """Score the weights on the test sets, write their model card, and embed them: safetensors, ONNX and manifest."""
+    """Score the weights on the test sets, write their model card, and embed them: safetensors, ONNX and manifest.
+
+    All files are written at the end, or none; the weights are none of them.
+    """
     require_torch("releasing", "train,export,cpu")
     from facelm_export import export
     from facelm_models import info, restore
-    from facelm_models.weights import read_card, save
+    from facelm_models.weights import read_card, to_bytes
 
     network = restore(weights)
     card = {"licence": LICENCE, **read_card(weights)}
     name, task = card["model"], info(card["model"]).task
-    checkpoints, runtime = repository / "models/facelm_models/checkpoints", repository / "facelm_sdk/weights"
+    detector, manifest = repository / RUNTIME / f"{DETECTOR}.onnx", RUNTIME / "manifest.json"
     # An int8 detector finds faces where there are none.
     files: dict[Precision, str] = {"fp32": f"{name}.onnx"}
     if task == "landmarks":
         files["int8"] = f"{name}_int8.onnx"
+    endings = (".safetensors", ".md", ".json", "_ced.png", "_sheet.jpg", "_reliability.png")
+    outputs = (*(CHECKPOINTS / f"{name}{ending}" for ending in endings), *(RUNTIME / file for file in files.values()))
+    check_outputs({f"the release's {path.name}": repository / path for path in (*outputs, manifest)}, [weights])
     with tempfile.TemporaryDirectory() as scratch:
+        staged = Path(scratch, "staged")
+        checkpoints, runtime = staged / CHECKPOINTS, staged / RUNTIME
+        if (repository / manifest).is_file():
+            write_bytes(staged / manifest, (repository / manifest).read_bytes())
 
         def exported(precision: Precision, weights: Path) -> Path:
-            target = Path(scratch) / files[precision]
+            target = Path(scratch, "exports") / files[precision]
             samples = calib if precision == "int8" else None
             return export(name, precision=precision, weights=weights, calib=samples, latency=False, out=target).path
 
@@ -93,20 +105,20 @@ def release_command(
         if task == "detection":
             tables, accuracy = _detection(drafts["fp32"], data)
         else:
-            scores = _landmarks(drafts, runtime / f"{DETECTOR}.onnx", data)
+            scores = _landmarks(drafts, detector, data)
             tables, accuracy = _tables(scores) | _by_yaw(scores), _accuracy(scores)
             _plot(scores, checkpoints / f"{name}_ced.png", name)
-            sheet = _sheet(drafts["fp32"], runtime / f"{DETECTOR}.onnx", data)
-            write_bytes(checkpoints / f"{name}_sheet.jpg", sheet)
-            tables |= _confidence(drafts, runtime / f"{DETECTOR}.onnx", data, checkpoints / f"{name}_reliability.png")
-        final = Path(scratch) / f"{name}.safetensors"
+            write_bytes(checkpoints / f"{name}_sheet.jpg", _sheet(drafts["fp32"], detector, data))
+            tables |= _confidence(drafts, detector, data, checkpoints / f"{name}_reliability.png")
+        final = checkpoints / f"{name}.safetensors"
         for precision in reversed(files):  # the checkpoint that stays says how good fp32 is
-            save(final, network, card | {"accuracy": accuracy[precision]})
+            write_bytes(final, to_bytes(network, card | {"accuracy": accuracy[precision]}))
             write_bytes(runtime / files[precision], exported(precision, final).read_bytes())
-            _enter(runtime / "manifest.json", name, task, runtime / files[precision], precision)
-        write_bytes(checkpoints / final.name, final.read_bytes())
-    write_bytes(checkpoints / f"{name}.md", _markdown(name, task, card, tables).encode())
-    write_bytes(checkpoints / f"{name}.json", (json.dumps(tables, indent=1) + "\n").encode())
+            _enter(staged / manifest, name, task, runtime / files[precision], precision)
+        write_bytes(checkpoints / f"{name}.md", _markdown(name, task, card, tables).encode())
+        write_bytes(checkpoints / f"{name}.json", (json.dumps(tables, indent=1) + "\n").encode())
+        made = [path.relative_to(staged) for path in staged.rglob("*") if path.is_file()]
+        write_files({repository / path: (staged / path).read_bytes() for path in made})
     typer.echo(json.dumps(tables, indent=1))
 
 
