@@ -20,6 +20,21 @@ Identity = tuple[int, int] | str
 """What all paths of one file have in common, whatever links lead to it."""
 
 
+def expand_user(path: str | os.PathLike[str]) -> Path:
+    """Return a path with ~ as the home folder; one of a user that is none stays as it is."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 (Path's raises)
+
+
+def is_file(path: str | os.PathLike[str]) -> bool:
+    """Return whether a path is that of a file; False, too, where it is too long or there is no permission to look."""
+    return os.path.isfile(path)  # noqa: PTH113 (Path's raises)
+
+
+def is_folder(path: str | os.PathLike[str]) -> bool:
+    """Return whether a path is that of a folder, as :func:`is_file` does."""
+    return os.path.isdir(path)  # noqa: PTH112
+
+
 def read_bytes(path: Path) -> bytes:
     """Return what a file holds, or a pipe that somebody writes into. Raises OSError, for devices and idle pipes too."""
     mode = path.stat().st_mode

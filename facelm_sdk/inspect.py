@@ -18,7 +18,8 @@ from ._checks import is_whole
 from ._json import parse
 from ._optional import load_onnxruntime
 from .contract import METADATA_KEY, ModelSpec, Tensor, check
-from .errors import ContractError, InputError, ModelFileError
+from .errors import ContractError, FacelmError, InputError, ModelFileError
+from .files import expand_user
 from .runtimes.base import first_line
 from .runtimes.onnxruntime import metadata_of, tensors_of
 
@@ -42,6 +43,17 @@ def inspect_model(model: str | os.PathLike[str]) -> dict[str, Any]:
 
     Raises InputError (not such a file) and ModelFileError (missing, truncated).
     """
+    if not isinstance(model, (str, os.PathLike)):
+        raise InputError(f"a model is a name or a path to a model file, not {type(model).__name__}")
+    try:
+        return _facts(model)
+    except FacelmError:
+        raise
+    except OSError as error:
+        raise ModelFileError(f"{os.fspath(model)} cannot be read: {error.strerror or error}") from error
+
+
+def _facts(model: str | os.PathLike[str]) -> dict[str, Any]:
     path = _path(model)
     if path.is_dir():
         return {"file": os.fspath(model), **_triton(path)}
@@ -58,7 +70,7 @@ def inspect_model(model: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _path(model: str | os.PathLike[str]) -> Path:
-    path = Path(model).expanduser()
+    path = expand_user(model)
     embedded = {entry.name for entry in zoo.list_models()}
     return zoo.resolve(model).path if os.fspath(model) in embedded and not path.exists() else path
 
@@ -190,7 +202,7 @@ def _json_object(data: bytes, path: Path) -> dict[str, Any]:
 
 def _triton(folder: Path) -> dict[str, Any]:
     own = folder / "config.pbtxt"
-    configs = [own] if own.is_file() else sorted(folder.glob("*/config.pbtxt"))
+    configs = [own] if own.is_file() else sorted(path for path in folder.glob("*/config.pbtxt") if path.is_file())
     if not configs:
         raise InputError(f"{folder} is not the folder of a Triton repository: there is no */config.pbtxt in it")
     files = [path for path in folder.rglob("*") if path.is_file()]

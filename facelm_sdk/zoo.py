@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ._json import parse
 from .errors import ChecksumError, InputError, ModelFileError, UnknownModelError
+from .files import expand_user, is_file
 
 LANDMARKS = "lotr_m_128"
 """The embedded landmark model that is taken where none is named."""
@@ -69,8 +70,8 @@ def resolve(
     """
     text = os.fspath(name_or_path)
     if text.lower().endswith(".onnx"):
-        path = Path(text).expanduser()
-        if not path.is_file():
+        path = expand_user(text)
+        if not is_file(path):
             raise ModelFileError(f"no model file {text}")
         if sha256 is not None:
             verify(path, sha256)

@@ -23,6 +23,7 @@ from facelm_models.weights import WeightsError, config_of, read_card
 from facelm_sdk import markup as markups
 from facelm_sdk.contract import DetectorSpec, LandmarkSpec
 from facelm_sdk.errors import InputError, UnknownModelError
+from facelm_sdk.files import is_file
 from facelm_sdk.transform import CropRecipe, kps5_recipe
 
 from .ops.candidates import DetectorGraph
@@ -96,7 +97,7 @@ def _weights_file(
             f"no weights of {model} come with the package; give a weights file (--weights FILE), "
             f"or take untrained ones for latency work (--random)"
         )
-    if not file.is_file():
+    if not is_file(file):
         raise InputError(f"there is no weights file {file}")
     return file
 

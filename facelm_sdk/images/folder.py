@@ -13,7 +13,7 @@ from typing import Any
 
 from .._optional import load_cv2
 from ..errors import ImageError, InputError
-from ..files import Identity, identity, write_bytes
+from ..files import Identity, expand_user, identity, is_folder, write_bytes
 from ..types import ImageArray
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
@@ -58,8 +58,8 @@ def expand(sources: Sequence[str], output: Path | None = None) -> tuple[list[Ite
 
 def _paths(source: str) -> Iterator[tuple[Path, Path]]:
     """The pictures of one source, each with the folder its result's name is relative to."""
-    path = Path(os.path.expanduser(source))  # noqa: PTH111 (raises for a user that is none)
-    if os.path.isdir(path):  # noqa: PTH112 (raises where there is no permission)
+    path = expand_user(source)
+    if is_folder(path):
         for found in sorted(_below(path)):
             yield found, path
     elif glob.has_magic(source) and not os.path.lexists(path):

@@ -19,6 +19,7 @@ _PAM = re.compile(rb"(WIDTH|HEIGHT)\s+(\d{1,10})\s")
 _HDR = re.compile(rb"-Y\s*(\d{1,10})\s*\+X\s*(\d{1,10})")
 _AVIF = re.compile(rb"ispe.{4}(.{8})", re.DOTALL)
 _LONGEST_TEXT = 2**16
+_RGB = 2
 _CODESTREAM = b"\xff\x4f\xff\x51"
 
 
@@ -62,20 +63,23 @@ def _webp(data: bytes) -> Size | None:
 
 
 def _tiff(data: bytes) -> Size | None:
-    """Of the first directory, the one that OpenCV reads; a tag that stands twice counts with its larger value."""
+    """Of the first directory, the one that OpenCV reads; a tag that stands twice counts with its larger value.
+
+    None for RGB of fewer than three samples: OpenCV gives memory as it was for those that are missing.
+    """
     order, big = "<" if data[:1] == b"I" else ">", data[2:4] in (b"+\0", b"\0+")
     (start,) = struct.unpack_from(f"{order}Q", data, 8) if big else struct.unpack_from(f"{order}I", data, 4)
     (count,) = struct.unpack_from(f"{order}{'Q' if big else 'H'}", data, start)
     first, length, value = (start + 8, 20, 12) if big else (start + 2, 12, 8)
-    sides = {256: 0, 257: 0}
+    found = {256: 0, 257: 0, 262: 0, 277: 1}  # width, height, kind of colour, samples a pixel
     for entry in range(first, first + min(count, 0xFFFF) * length, length):
         tag, kind = struct.unpack_from(f"{order}HH", data, entry)
-        if tag in sides:
+        if tag in found:
             form = {1: "B", 3: "H", 4: "I", 16: "Q"}.get(kind)
             if form is None:
                 return None
-            sides[tag] = max(sides[tag], *struct.unpack_from(f"{order}{form}", data, entry + value))
-    return sides[256], sides[257]
+            found[tag] = max(found[tag], *struct.unpack_from(f"{order}{form}", data, entry + value))
+    return None if found[262] == _RGB and found[277] < 3 else (found[256], found[257])
 
 
 def _jpeg2000(data: bytes) -> Size | None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from .._optional import load_onnxruntime
 from ..contract import FORMAT_VERSION, METADATA_KEY, DetectorSpec, ModelSpec, Tensor, Tensors, WithLandmarks, check
 from ..errors import ContractError, InputError, ModelFileError, ProviderError
+from ..files import is_file
 from .base import DEFAULTS, Provider, RuntimeOptions, checked_run, first_line, fixed_batch, run_in_parts
 
 logger = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ class OrtSession:
         options.refuse(["inference_precision"], "is OpenVINO's; onnxruntime computes as the file says: leave it out")
         ort = load_onnxruntime()
         self._name = "the model" if isinstance(model, bytes) else os.fspath(model)
-        if not isinstance(model, bytes) and not Path(model).is_file():
+        if not isinstance(model, bytes) and not is_file(model):
             raise ModelFileError(f"no model file {self._name}")
         wanted = _providers(options)
         size = len(model) if isinstance(model, bytes) else Path(model).stat().st_size

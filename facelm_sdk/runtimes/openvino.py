@@ -6,7 +6,6 @@ import logging
 import os
 import threading
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from ..contract import METADATA_KEY, ModelSpec, Tensor, Tensors, check
 from ..errors import ContractError, MissingDependencyError, ModelFileError, ProviderError
+from ..files import is_file
 from .base import DEFAULTS, RuntimeOptions, checked_run, fixed_batch, run_in_parts
 
 logger = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class OpenVinoSession:
         why = f"onnxruntime's, and {self._name} runs on OpenVINO: leave them out, or give the .onnx"
         options.refuse(["providers", "session_options"], why)
         openvino = load_openvino()
-        if not Path(model).is_file():
+        if not is_file(model):
             raise ModelFileError(f"no model file {self._name}")
         core = openvino.Core()
         target = _device(core, options.device, self._name, strict=options.strict)

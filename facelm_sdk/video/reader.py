@@ -10,6 +10,7 @@ from typing import Any
 
 from .._optional import load_cv2
 from ..errors import ImageError
+from ..files import is_file
 from ..types import ImageArray
 from .container import is_cut_off
 
@@ -29,7 +30,7 @@ class VideoReader:
     def __init__(self, source: str) -> None:
         cv2 = load_cv2()
         self.is_camera = source.isdecimal()
-        if not self.is_camera and not Path(source).is_file():
+        if not self.is_camera and not is_file(source):
             raise ImageError(f"no video {source}; accepted are video files and a camera's number, such as 0")
         self._source = source
         self._capture: Any = cv2.VideoCapture(int(source) if self.is_camera else source)

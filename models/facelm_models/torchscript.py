@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import math
 import pickle
+import pickletools
 import sys
 import zipfile
 from collections import OrderedDict
@@ -130,7 +131,12 @@ class _Unpickler(pickle.Unpickler):
     """Knows tensors, plain containers and bags."""
 
     def __init__(self, records: _Records) -> None:
-        super().__init__(io.BytesIO(records.read("data.pkl")))
+        data = records.read("data.pkl")
+        for code, place, _ in pickletools.genops(data):
+            # Pickle takes memory up to the highest number that a file gives a place of its memo.
+            if "PUT" in code.name and isinstance(place, int) and place > len(data):
+                raise Refused(f"its memo has a place {place} of {len(data)} bytes")
+        super().__init__(io.BytesIO(data))
         self.records = records
 
     def find_class(self, module: str, name: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import pickle
 import shlex
 from collections.abc import Collection, Iterator, Mapping
@@ -102,10 +103,9 @@ def _described(error: Exception) -> str:
 
 
 def _existing(path: str | Path) -> Path:
-    path = Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):  # noqa: PTH113 (Path's raises for names that are too long)
         raise WeightsError(f"there is no weights file {path}")
-    return path
+    return Path(path)
 
 
 def to_bytes(model: nn.Module, card: Mapping[str, Any]) -> bytes:
@@ -245,7 +245,7 @@ def restore(source: str | Path) -> nn.Module:
 def _file_of(source: str | Path) -> Path:
     """Return the weights file of a model's name or a path."""
     path = Path(source)
-    if path.is_file() or isinstance(source, Path) or path.name != source or path.suffix:
+    if isinstance(source, Path) or path.name != source or path.suffix or os.path.isfile(path):  # noqa: PTH113
         return _existing(path)
     try:
         name = info(source).name

@@ -18,6 +18,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -36,8 +37,11 @@ class Finding(Exception):
 
 @dataclass(frozen=True)
 class Input:
+    """``replaced``: files that are no input, and may be written over."""
+
     files: dict[str, bytes] = field(default_factory=dict)
     arguments: tuple[Any, ...] = ()
+    replaced: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -695,7 +699,9 @@ def _command_line(rng: random.Random) -> Input:
     line = [command, *rng.choices(NAMES, k=rng.choice((0, 1, 1, 1, 2)))]
     for option in rng.sample(COMMANDS[command], rng.choice((0, 1, 1, 2, 3)) % (len(COMMANDS[command]) + 1)):
         line += [option] if option in FLAGS else [option, rng.choice(VALUES)]
-    return Input(files, (line,))
+    # A video or a model that is named as an output alone, which no command takes for pictures.
+    written = {value for option, value in pairwise(line) if option in ("-o", "--json-lines") and line.count(value) == 1}
+    return Input(files, (line,), frozenset(written & {"v.avi", "m.onnx"}))
 
 
 @_target(_command_line, 1, writes=True)

@@ -105,7 +105,7 @@ def _disorder(given: Any, folder: Path, *, writes: bool) -> str:
     for name, data in given.files.items():
         if Path(name).as_posix() not in found:
             return f"the input {name} is gone"
-        if found[Path(name).as_posix()].read_bytes() != data:
+        if name not in given.replaced and found[Path(name).as_posix()].read_bytes() != data:
             return f"the input {name} is changed"
     left = sorted(found.keys() - {Path(name).as_posix() for name in given.files})
     if not writes and left:

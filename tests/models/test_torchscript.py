@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import pickle
 import random
+import resource
 import subprocess
 import sys
 import zipfile
@@ -191,6 +192,16 @@ def test_a_tensor_larger_than_its_storage_is_refused(archive, tmp_path):
     assert read_official(fits)["a"].shape == (1,)
     with pytest.raises(WeightsError, match="cannot be read safely"):
         read_official(rewritten(archive[0], path, data_pkl=tensor % b"J\x00\x00\x00\x40\x85", data_0=bytes(4)))
+
+
+@pytest.mark.parametrize("place", [b"r\x00\x00\x00\x0c", b"p200000000\n"], ids=["number", "text"])
+def test_a_memo_with_more_places_than_bytes_is_refused(archive, tmp_path, place):
+    """Pickle would take gigabytes for it at once."""
+    path = rewritten(archive[0], tmp_path / "memo.pt", data_pkl=b"\x80\x02}" + place + b".")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(WeightsError, match="cannot be read safely"):
+        read_official(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1 << 18  # KiB
 
 
 @pytest.mark.parametrize("kind", ["script", "zip", "legacy"])

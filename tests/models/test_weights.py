@@ -178,6 +178,9 @@ def test_a_file_without_a_card(tmp_path):
 def test_files_that_are_none(model, tmp_path):
     with pytest.raises(WeightsError, match="no weights file"):
         load(model, tmp_path / "none.safetensors")
+    for name in (f"{'x' * 5000}.safetensors", "a\0.safetensors"):  # no error of the system's own
+        with pytest.raises(WeightsError, match="no weights file"):
+            restore(name)
     with pytest.raises(WeightsError, match=r"not a \.safetensors file"):
         load(model, tmp_path / "pickle.pt")
     (tmp_path / "text.safetensors").write_text("hello")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 import struct
 
 import numpy as np
@@ -235,6 +237,24 @@ def test_odd_triton_repositories(tmp_path, landmark_model):
     (tmp_path / ("9" * 200) / "model.onnx").write_bytes(landmark_model(data="the newest").read_bytes())
     (served,) = inspect_model(tmp_path)["models"]
     assert served["contract"]["data"] == "the newest" and served["details"]["versions"] == ["2", "010", "9" * 200]
+
+
+def test_a_configuration_that_is_a_folder(tmp_path):
+    (tmp_path / "tiny" / "config.pbtxt").mkdir(parents=True)
+    with pytest.raises(InputError, match="not the folder of a Triton repository"):
+        inspect_model(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "~nobody_of_this_name/x.onnx", "a\0.onnx"])
+def test_names_of_no_file(name):
+    with pytest.raises(ModelFileError, match=f"no file|cannot be read: {os.strerror(errno.ENAMETOOLONG)}"):
+        inspect_model(name)
+
+
+@pytest.mark.parametrize("model", [None, 5, b"x.onnx"])
+def test_what_is_no_name(model):
+    with pytest.raises(InputError, match="a model is a name or a path"):
+        inspect_model(model)
 
 
 def test_files_that_are_none(tmp_path):

@@ -59,6 +59,9 @@ def test_paths(weights, tmp_path):
         zoo.resolve("tiny", sha256="0" * 64)
     with pytest.raises(ModelFileError, match="no model file"):
         zoo.resolve(tmp_path / "other.onnx")
+    for name in (f"{'x' * 5000}.onnx", "~nobody_of_this_name/x.onnx", "a\0.onnx"):  # no error of the system's own
+        with pytest.raises(ModelFileError, match="no model file"):
+            zoo.resolve(name)
 
 
 def test_cache_dir(monkeypatch, tmp_path):

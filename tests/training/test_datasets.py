@@ -417,6 +417,9 @@ def test_a_wrong_folder_is_told_what_is_expected(name, tmp_path):
     assert str(tmp_path) in str(caught.value) and "lacks" in str(caught.value)
     with pytest.raises(InputError, match=f"is not a {name} folder: it does not exist; expected is"):
         datasets.open(f"{name}:{tmp_path / 'none'}")
+    for folder in ("x" * 5000, "~nobody_of_this_name/x"):  # no error of the system's own
+        with pytest.raises(InputError, match="it does not exist"):
+            datasets.open(f"{name}:{folder}")
 
 
 @pytest.mark.parametrize("spec", ["wflw", "wflw:", "lfw:DIR", ":DIR", "wflw/x"])

@@ -133,6 +133,8 @@ def test_entries_reach_the_recipe(tmp_path):
                 "drops = [0.5, 70.0]": "drops is a finite number at least 0 and at most 1, not 70.0",
                 "clip = inf": "clip is a finite number at least 0, not inf",
                 "epochs = 3": "a schedule has steps or epochs",
+                f"batch = -1{'0' * 400}": "batch is a finite number at least 1, not -10",
+                f"warmup = 1{'0' * 400}": "warmup is a finite number at least 0, not 10",
             }.items()
         ),
         (f'model = "lotr_m"\nspeed = 3\n{STAGE}', "unknown entries speed; known: model, stages"),
@@ -148,7 +150,9 @@ def test_entries_reach_the_recipe(tmp_path):
         ('model = "retinaface_mnet025"\nsizes = []\nschedule = { steps = 5 }', "sizes are sides of pictures"),
         ('model = "retinaface_mnet025"\nsure = 2.0\nschedule = { steps = 5 }', "sure is a .* at most 1, not 2.0"),
         ("model = ", "is not TOML"),
+        (f"{LOTR}{STAGE}".replace("steps = 5", f"steps = 5, rate = 1{'0' * 400}"), "rate is a finite number, not 10"),
         ("model = " + "[" * 5000, "is not TOML"),
+        ("seed = " + "1" * 5000, "is not TOML"),
     ],
 )
 def test_what_is_wrong_is_told(tmp_path, text, message):

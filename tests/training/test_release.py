@@ -17,7 +17,7 @@ import facelm_export
 from facelm_models import create
 from facelm_models.weights import save
 from facelm_sdk import zoo
-from facelm_sdk.errors import ChecksumError, InputError, OutputError
+from facelm_sdk.errors import ChecksumError, InputError, ModelFileError, OutputError
 from facelm_sdk.pose import HEAD_68
 from facelm_training import datasets, release
 from facelm_training.cli import train_command
@@ -101,6 +101,13 @@ def test_a_release_writes_all_or_none_and_never_over_its_weights(repository):
     assert (runtime / "retinaface_mnet025.onnx").read_bytes() == stored.read_bytes() != before
     (entry,) = json.loads((runtime / "manifest.json").read_text())["models"]
     assert entry["sha256"] == hashlib.sha256(stored.read_bytes()).hexdigest() and mine.read_bytes() == before
+
+
+def test_what_holds_no_weights_is_told(tmp_path):
+    (tmp_path / "text.safetensors").write_text("hello")
+    for name, told in (("none", "there is no weights file"), ("text", "not a readable safetensors file")):
+        with pytest.raises(ModelFileError, match=told):
+            release_command(tmp_path / f"{name}.safetensors", tmp_path, None, tmp_path)
 
 
 def test_the_plot(tmp_path):

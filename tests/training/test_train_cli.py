@@ -98,6 +98,10 @@ def test_from_a_data_set_to_an_exported_file(train, wflw, tmp_path):  # noqa: F8
         (RECIPE, "some/folder", (), "names no data sets: give one as NAME:DIR"),
         (RECIPE, "wflw:no/such/folder", (), "WFLW_annotations"),
         (RECIPE, None, ("--device", "cuda:9"), "sees no CUDA device"),
+        (RECIPE, None, ("--device", "x"), "--device is cpu, cuda or cuda:<index>, not 'x'"),
+        (RECIPE, None, ("--threads", "0"), "--threads is from 1 to 1024, not 0"),
+        (RECIPE, None, ("--threads", "99999999999"), "--threads is from 1 to 1024"),
+        (RECIPE, None, ("--limit", "-1"), "--limit is at least 1, not -1"),
     ],
 )
 def test_what_does_not_go_together(train, wflw, text, data, options, message):  # noqa: F811

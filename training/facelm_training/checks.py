@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 
 from facelm_sdk.errors import InputError
 
@@ -17,7 +17,7 @@ def number(
     below: float | None = None,
 ) -> None:
     """Raise InputError, which says what is accepted, unless ``value`` is finite and within the bounds."""
-    inside = math.isfinite(value)
+    inside = abs(value) <= sys.float_info.max  # whole numbers beyond are none that a float holds
     words = []
     for word, bound, holds in (
         ("at least", least, least is None or value >= least),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -56,6 +57,7 @@ def train_command(
     from facelm_models.weights import to_bytes
     from facelm_sdk.errors import InputError
     from facelm_sdk.files import check_outputs, write_bytes
+    from facelm_sdk.runtimes.base import MAX_THREADS
 
     from .confidence import train_confidence, with_confidence
     from .detection import train_detector
@@ -64,8 +66,14 @@ def train_command(
     from .run_folder import claim
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if limit is not None and limit < 1:
+        raise InputError(f"--limit is at least 1, not {limit}")
+    if threads is not None and not 1 <= threads <= MAX_THREADS:
+        raise InputError(f"--threads is from 1 to {MAX_THREADS}, not {threads}")
+    if not re.fullmatch(r"cpu|cuda(:\d{1,3})?", device, re.ASCII):
+        raise InputError(f"--device is cpu, cuda or cuda:<index>, not {device!r}")
     cv2.setNumThreads(1)  # batches are made beside the network, which has the cores
-    if threads:
+    if threads is not None:
         torch.set_num_threads(threads)
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise InputError(f"{device} was asked for, but this PyTorch ({torch.__version__}) sees no CUDA device")

@@ -19,6 +19,7 @@ from facelm_models import create, info
 from facelm_models.registry import Decoding, ModelInfo, UnknownModel, list_decoders
 from facelm_sdk import markup as markups
 from facelm_sdk.errors import InputError, UnknownModelError
+from facelm_sdk.files import is_file
 from facelm_sdk.transform import CropRecipe, kps5_recipe
 
 from .checks import number, part
@@ -227,10 +228,10 @@ def names() -> list[str]:
 def find(config: str) -> Path:
     """The file of a packaged recipe's name, or ``config`` as a path. Raises InputError listing the names."""
     packaged = CONFIGS / f"{config}.toml"
-    if packaged.is_file():
+    if is_file(packaged):
         return packaged
     path = Path(config)
-    if path.suffix == ".toml" and path.is_file():
+    if path.suffix == ".toml" and is_file(path):
         return path
     raise InputError(f"{config!r} is neither a .toml file nor a packaged recipe; those are {', '.join(names())}")
 
@@ -399,7 +400,7 @@ def _toml(path: Path) -> dict[str, Any]:
         import tomli as tomllib
     try:
         return dict(tomllib.loads(path.read_text()))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is not TOML: {error}") from error
 
 
@@ -442,6 +443,7 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     if origin in (typing.Union, types.UnionType):
         return value if value is None else _value(arguments[0], value, where)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        number(where, value)
         return float(value)
     expected = dict if origin is not None else hint
     if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):

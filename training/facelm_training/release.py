@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from facelm_export.cli import require_torch
+from facelm_sdk.errors import ModelFileError
 from facelm_sdk.files import check_outputs, write_bytes, write_files
 from facelm_sdk.zoo import DETECTOR
 
@@ -77,10 +78,12 @@ def release_command(
     require_torch("releasing", "train,export,cpu")
     from facelm_export import export
     from facelm_models import info, restore
-    from facelm_models.weights import read_card, to_bytes
+    from facelm_models.weights import WeightsError, read_card, to_bytes
 
-    network = restore(weights)
-    card = {"licence": LICENCE, **read_card(weights)}
+    try:
+        network, card = restore(weights), {"licence": LICENCE, **read_card(weights)}
+    except WeightsError as error:
+        raise ModelFileError(str(error)) from error
     name, task = card["model"], info(card["model"]).task
     detector, manifest = repository / RUNTIME / f"{DETECTOR}.onnx", RUNTIME / "manifest.json"
     # An int8 detector finds faces where there are none.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from facelm_sdk.errors import InputError
-from facelm_sdk.files import write_bytes
+from facelm_sdk.files import expand_user, write_bytes
 
 from .datasets import names
 from .recipe import Recipe
@@ -45,7 +45,7 @@ def claim(out: Path, recipe: Recipe, data: str, limit: int | None = None, *, cha
     """
     head, colon, folder = data.partition(":")
     named = colon and head.partition("/")[0] in names()
-    place = f"{head}:{Path(folder).expanduser().resolve()}" if named else str(Path(data).expanduser().resolve())
+    place = f"{head}:{expand_user(folder).resolve()}" if named else str(expand_user(data).resolve())
     record = json.loads(json.dumps({"recipe": asdict(recipe), "data": place, "limit": limit}))
     begun = sorted(path.parent.name for path in out.glob("*/last.pt"))
     if not begun:

@@ -15,6 +15,7 @@ from facelm_sdk import markup as markups
 from facelm_sdk.contract import LandmarkSpec, ModelSpec
 from facelm_sdk.detector import Detections, Detector
 from facelm_sdk.errors import InputError
+from facelm_sdk.files import is_folder
 from facelm_sdk.images.folder import expand
 from facelm_sdk.images.read import read_image
 from facelm_sdk.transform import CropTransform
@@ -148,7 +149,7 @@ def _varied(image: ImageArray, rng: np.random.Generator) -> NDArray[np.uint8]:
 
 
 def _pictures(folder: str | os.PathLike[str]) -> list[Path]:
-    if not Path(folder).is_dir():
+    if not is_folder(folder):
         raise InputError(f"there is no folder {os.fspath(folder)} with pictures to calibrate on")
     paths = [item.path for item in expand([os.fspath(folder)])[0]]
     if len(paths) < 2:

@@ -83,6 +83,15 @@ def test_big_tiff_and_avif():
     assert header.size(avif) == (53, 37)
 
 
+def test_a_tiff_that_lacks_samples_is_damaged():
+    """OpenCV would give pixels that are whatever its memory held."""
+    samples = struct.pack("<HHIHH", 277, 3, 1, 3, 0)
+    assert FILES["tiff"].count(samples) == 1
+    for fewer in (struct.pack("<HHIHH", 277, 3, 1, 1, 0), struct.pack("<HHIHH", 280, 3, 1, 3, 0)):
+        with pytest.raises(ImageError, match="header is damaged"):
+            read_image(FILES["tiff"].replace(samples, fewer))
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_no_damage_leads_past_the_limit(name):
     """Whatever a damaged header says to OpenCV, it decodes no more than what is allowed."""

@@ -39,6 +39,8 @@ def test_reads_the_contract_and_runs(model, landmark_spec):
 def test_missing_file(tmp_path):
     with pytest.raises(ModelFileError, match="no model file"):
         OrtSession(tmp_path / "none.onnx")
+    with pytest.raises(ModelFileError, match="no model file"):
+        OrtSession(f"{'x' * 5000}.onnx")
 
 
 def test_truncated_and_foreign_files(model, tmp_path):

@@ -153,6 +153,8 @@ def test_the_task_is_checked(convert, landmark_model):
 def test_no_such_file(tmp_path):
     with pytest.raises(ModelFileError, match=r"no model file .*none\.xml"):
         OpenVinoSession(tmp_path / "none.xml")
+    with pytest.raises(ModelFileError, match="no model file"):
+        OpenVinoSession(f"{'x' * 5000}.xml")
 
 
 @pytest.mark.parametrize("damage", ["text", "truncated", "short weights", "no weights"])

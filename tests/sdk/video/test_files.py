@@ -52,8 +52,9 @@ def test_a_video_is_read_back(video):
 
 
 def test_videos_that_cannot_be_read(tmp_path):
-    with pytest.raises(ImageError, match="no video"):
-        VideoReader(str(tmp_path / "none.mp4"))
+    for name in (str(tmp_path / "none.mp4"), "x" * 5000):
+        with pytest.raises(ImageError, match="no video"):
+            VideoReader(name)
     text = tmp_path / "text.mp4"
     text.write_text("not a video")
     with pytest.raises(ImageError, match="cannot open"):

@@ -13,6 +13,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from facelm_sdk.errors import InputError
+from facelm_sdk.files import expand_user, is_folder
 
 from . import aflw19, cofw, jd106, landmarks68, turned68, w300, wflw
 from .base import Dataset as Dataset
@@ -54,8 +55,8 @@ def open(spec: str, split: str | None = None) -> Dataset:
         raise InputError(f"a data set is NAME:DIR or NAME/PART:DIR, with a NAME of {', '.join(READERS)}; got {spec!r}")
     info = READERS[name]
     chosen, subset, label = _parts(info, parts, split, spec)
-    path = Path(folder).expanduser()
-    if not path.is_dir():
+    path = expand_user(folder)
+    if not is_folder(path):
         wrong_folder(info, path, "")
     samples = tuple(info.read(path, chosen, label, subset))
     if subset != "full":

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from facelm_sdk import markup as markups
 from facelm_sdk import metrics
 from facelm_sdk.errors import ImageError, InputError
+from facelm_sdk.files import is_file, is_folder
 from facelm_sdk.types import ImageArray
 
 from ..archives import decoded
@@ -205,7 +206,7 @@ def _moderate(values: ArrayLike, what: str) -> NDArray[Any]:
 
 def wrong_folder(info: Info, folder: Path, lacking: str) -> NoReturn:
     """Raise InputError that says what a folder lacks and what such a folder holds."""
-    what = "does not exist" if not folder.is_dir() else f"lacks {lacking}"
+    what = "does not exist" if not is_folder(folder) else f"lacks {lacking}"
     raise InputError(f"{folder} is not a {info.name} folder: it {what}; expected is {info.layout}")
 
 
@@ -219,16 +220,9 @@ def first_of(info: Info, folder: Path, *candidates: str) -> Path:
 
 def check_pictures(info: Info, folder: Path, paths: Sequence[Path]) -> None:
     """Raise InputError unless every picture is there."""
-    missing = [path for path in dict.fromkeys(paths) if not _is_file(path)]
+    missing = [path for path in dict.fromkeys(paths) if not is_file(path)]
     if missing:
         wrong_folder(info, folder, f"{len(missing)} pictures, the first of them {missing[0].relative_to(folder)}")
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # no name of a file
-        return False
 
 
 def read_arrays(info: Info, path: Path, **wanted: tuple[str, tuple[int | None, ...]]) -> list[NDArray[Any]]:
