@@ -6,8 +6,9 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NoReturn
 
+import numpy as np
 from numpy.typing import NDArray
 
 from . import markup as markups
@@ -244,17 +245,28 @@ def check(found: Tensors, spec: ModelSpec, name: str) -> None:
             raise ContractError(f"{name} has {kind} {_text(theirs)}; its contract says {_text(ours)}")
 
 
-def check_outputs(outputs: Sequence[NDArray[Any]], spec: ModelSpec, crops: int | None, name: str) -> None:
-    """Raise ContractError unless a run gave what the contract promises, which a graph can break that checked well.
+class OutputCheck:
+    """Tells of each run whether it gave what the contract promises, which a graph can break that checked well.
 
-    ``crops`` is how many there were, None where the number of faces is the graph's to find.
+    ``name`` is what to call the graph.
     """
-    wanted = spec.tensors.outputs
-    count = crops if crops is not None else len(outputs[1])  # a detector's and pipeline's scores
-    found = {key: Tensor(str(array.dtype), array.shape) for key, array in zip(wanted, outputs, strict=True)}
-    expected = {key: Tensor(tensor.dtype, (count, *(tensor.shape or ())[1:])) for key, tensor in wanted.items()}
-    if found != expected:
-        raise ContractError(f"{name} gave {_text(found)}; its contract says {_text(expected)}")
+
+    def __init__(self, spec: ModelSpec, name: str) -> None:
+        self._promised, self.name = spec.tensors.outputs, name
+        self._wanted = [(np.dtype(tensor.dtype), (tensor.shape or ())[1:]) for tensor in self._promised.values()]
+
+    def __call__(self, outputs: Sequence[NDArray[Any]], crops: int | None) -> None:
+        """Raise ContractError for a run on so many ``crops``, None where the number of faces is the graph's to find."""
+        counted = (crops,) if crops is not None else outputs[1].shape[:1]  # a detector's and pipeline's scores
+        for array, (dtype, sides) in zip(outputs, self._wanted, strict=True):
+            if array.dtype != dtype or array.shape != counted + sides:
+                self._refuse(outputs, counted)
+
+    def _refuse(self, outputs: Sequence[NDArray[Any]], counted: tuple[int, ...]) -> NoReturn:
+        found = [Tensor(str(array.dtype), array.shape) for array in outputs]
+        wanted = [Tensor(str(dtype), (counted or (None,)) + sides) for dtype, sides in self._wanted]
+        gave, says = (_text(dict(zip(self._promised, tensors, strict=True))) for tensors in (found, wanted))
+        raise ContractError(f"{self.name} gave {gave}; its contract says {says}")
 
 
 def _agrees(found: Tensor, wanted: Tensor, *, may_be_open: bool, may_be_fixed: bool) -> bool:

@@ -273,9 +273,13 @@ def _sides(found: Detections) -> NDArray[np.float32]:
 
 def _fills_frame(found: Detections, width: int, height: int) -> bool:
     """Whether a box touches two opposite borders or covers most of the picture."""
-    size = np.array([width, height])
-    touches = (found.boxes[:, :2] <= BORDER * size) & (found.boxes[:, 2:] >= (1 - BORDER) * size - 1)
-    return bool(touches.any() or (box_math.area(found.boxes) > FILLS_FRAME * width * height).any())
+    right, bottom = (1 - BORDER) * width - 1, (1 - BORDER) * height - 1
+    return any(
+        (x1 <= BORDER * width and x2 >= right)
+        or (y1 <= BORDER * height and y2 >= bottom)
+        or max(0.0, x2 - x1) * max(0.0, y2 - y1) > FILLS_FRAME * width * height
+        for x1, y1, x2, y2 in found.boxes.tolist()
+    )
 
 
 def _merged(*passes: Detections) -> Detections:

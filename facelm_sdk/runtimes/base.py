@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._checks import is_whole
-from ..contract import LandmarkSpec, ModelSpec, Tensors, check_outputs
+from ..contract import LandmarkSpec, ModelSpec, OutputCheck, Tensors
 from ..errors import ContractError, InputError, ModelFileError
 
 Provider = str | tuple[str, dict[str, Any]]
@@ -117,18 +117,18 @@ def fixed_batch(found: Tensors, spec: ModelSpec) -> int | None:
 
 
 def checked_run(
-    run: Callable[[], Sequence[NDArray[Any]]], feeds: Mapping[str, NDArray[Any]], spec: ModelSpec, name: str
+    run: Callable[[], Sequence[NDArray[Any]]], feeds: Mapping[str, NDArray[Any]], check: OutputCheck
 ) -> list[NDArray[Any]]:
     """Return the outputs of a run whose inputs are ``feeds``, once they are what the contract promises.
 
-    Raises ModelFileError where the model ``name`` fails and ContractError where it gives something else.
+    Raises ModelFileError where the model fails and ContractError where it gives something else.
     """
     try:
         outputs = list(run())
     except Exception as error:  # runtimes have no base of their errors
         given = ", ".join(f"{key} {value.dtype} {value.shape}" for key, value in feeds.items())
-        raise ModelFileError(f"{name} cannot be run on {given} ({first_line(error)})") from error
-    check_outputs(outputs, spec, len(feeds["crops"]) if isinstance(spec, LandmarkSpec) else None, name)
+        raise ModelFileError(f"{check.name} cannot be run on {given} ({first_line(error)})") from error
+    check(outputs, len(feeds["crops"]) if "crops" in feeds else None)
     return outputs
 
 

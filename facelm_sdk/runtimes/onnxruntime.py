@@ -12,7 +12,17 @@ from typing import Any
 from numpy.typing import NDArray
 
 from .._optional import load_onnxruntime
-from ..contract import FORMAT_VERSION, METADATA_KEY, DetectorSpec, ModelSpec, Tensor, Tensors, WithLandmarks, check
+from ..contract import (
+    FORMAT_VERSION,
+    METADATA_KEY,
+    DetectorSpec,
+    ModelSpec,
+    OutputCheck,
+    Tensor,
+    Tensors,
+    WithLandmarks,
+    check,
+)
 from ..errors import ContractError, InputError, ModelFileError, ProviderError
 from ..files import is_file
 from .base import DEFAULTS, Provider, RuntimeOptions, checked_run, first_line, fixed_batch, run_in_parts
@@ -68,6 +78,7 @@ class OrtSession:
         found = tensors_of(self._session, self._name)
         check(found, self._spec, self._name)
         self._outputs = list(self._spec.tensors.outputs)
+        self._check = OutputCheck(self._spec, self._name)
         self._batch = fixed_batch(found, self._spec)
 
     @property
@@ -87,7 +98,7 @@ class OrtSession:
         return self._run(feeds)
 
     def _run(self, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
-        return checked_run(lambda: self._session.run(self._outputs, dict(feeds)), feeds, self._spec, self._name)
+        return checked_run(lambda: self._session.run(self._outputs, dict(feeds)), feeds, self._check)
 
     def _open(self, ort: Any, model: Any, wanted: list[Provider], options: Any) -> tuple[Any, list[str]]:
         """The onnxruntime session, on the providers that work, and what kept the others from working."""

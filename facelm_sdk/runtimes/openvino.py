@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..contract import METADATA_KEY, ModelSpec, Tensor, Tensors, check
+from ..contract import METADATA_KEY, ModelSpec, OutputCheck, Tensor, Tensors, check
 from ..errors import ContractError, MissingDependencyError, ModelFileError, ProviderError
 from ..files import is_file
 from .base import DEFAULTS, RuntimeOptions, checked_run, fixed_batch, run_in_parts
@@ -49,6 +49,8 @@ class OpenVinoSession:
         self._spec = self._read_spec(network)
         found = _tensors(network)
         check(found, self._spec, self._name)
+        self._outputs = list(self._spec.tensors.outputs)
+        self._check = OutputCheck(self._spec, self._name)
         self._batch = fixed_batch(found, self._spec)
         settings = {"PERFORMANCE_HINT": "LATENCY"}
         if target == "CPU":
@@ -82,9 +84,9 @@ class OpenVinoSession:
 
         def infer() -> list[NDArray[Any]]:
             results = self._requests.own.infer(arrays, share_inputs=True)
-            return [results[name] for name in self._spec.tensors.outputs]
+            return [results[name] for name in self._outputs]
 
-        return checked_run(infer, feeds, self._spec, self._name)
+        return checked_run(infer, feeds, self._check)
 
     def _read(self, core: Any) -> Any:
         try:

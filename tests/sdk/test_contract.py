@@ -13,11 +13,11 @@ from facelm_sdk.contract import (
     DetectorSpec,
     LandmarkSpec,
     ModelSpec,
+    OutputCheck,
     PipelineSpec,
     Tensor,
     Tensors,
     check,
-    check_outputs,
 )
 from facelm_sdk.errors import ContractError
 from facelm_sdk.runtimes.onnxruntime import OrtSession
@@ -178,11 +178,15 @@ def test_a_detectors_picture_must_stay_open():
 
 
 def test_what_a_run_gave(landmark_spec):
-    check_outputs([np.zeros((3, 68, 2), np.float32)], landmark_spec(), 3, "x")
+    check_run = OutputCheck(landmark_spec(), "x")
+    check_run([np.zeros((3, 68, 2), np.float32)], 3)
     for bad in (np.zeros((2, 68, 2), np.float32), np.zeros((3, 68, 2)), np.zeros((3, 68), np.float32)):
         with pytest.raises(ContractError, match="x gave landmarks"):
-            check_outputs([bad], landmark_spec(), 3, "x")
+            check_run([bad], 3)
     faces = [np.zeros((2, 4), np.float32), np.zeros(2, np.float32), np.zeros((2, 5, 2), np.float32)]
-    check_outputs(faces, detection(), None, "x")
-    with pytest.raises(ContractError, match="x gave boxes"):
-        check_outputs([faces[0][:1], *faces[1:]], detection(), None, "x")
+    check_run = OutputCheck(detection(), "x")
+    check_run(faces, None)
+    with pytest.raises(ContractError, match=r"gave boxes float32 \(1, 4\), .*; its contract .* float32 \(2, 4\)"):
+        check_run([faces[0][:1], *faces[1:]], None)
+    with pytest.raises(ContractError, match=r"scores float32 \(\), .*; its contract says .* scores float32 \(\?\)"):
+        check_run([faces[0], faces[1][0], faces[2]], None)
