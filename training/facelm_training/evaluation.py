@@ -151,17 +151,34 @@ def predict(
     ``detector`` is needed where the cut is by detections. ``batch`` crops wait for a run; ``track`` wraps the faces,
     for a progress bar.
     """
-    crops = np.empty((batch, landmarker.size, landmarker.size, 3), np.uint8)
+    faces = crops_of(samples, landmarker.spec.markup, cut, detector, track)
+    cuts = ((picture, transform) for _, picture, transform in faces)
+    return predict_cuts(cuts, landmarker, landmarker.size, landmarker.spec.num_landmarks, batch=batch)
+
+
+def predict_cuts(
+    faces: Iterable[tuple[ImageArray, CropTransform | None]],
+    run: Callable[[ImageArray], NDArray[np.floating[Any]]],
+    size: int,
+    num_landmarks: int,
+    *,
+    batch: int,
+) -> NDArray[np.float64]:
+    """Landmarks (n, L, 2) in pixels of each picture, NaN where there is no crop.
+
+    ``run``: crops (k, S, S, 3) uint8 BGR of side ``size``, at most ``batch``, to landmarks (k, L, 2) in their pixels.
+    """
+    crops = np.empty((batch, size, size, 3), np.uint8)
     waiting: list[tuple[int, CropTransform]] = []
     results: list[NDArray[np.float64]] = []
 
     def finish() -> None:
-        for (index, transform), points in zip(waiting, landmarker(crops[: len(waiting)]), strict=True):
+        for (index, transform), points in zip(waiting, run(crops[: len(waiting)]), strict=True):
             results[index][:] = transform.invert(points.astype(np.float64))
         waiting.clear()
 
-    for index, (_, picture, transform) in enumerate(crops_of(samples, landmarker.spec.markup, cut, detector, track)):
-        results.append(np.full((landmarker.spec.num_landmarks, 2), np.nan))
+    for index, (picture, transform) in enumerate(faces):
+        results.append(np.full((num_landmarks, 2), np.nan))
         if transform is None:
             continue
         transform.warp(picture, out=crops[len(waiting)])
@@ -284,8 +301,16 @@ def score(dataset: Dataset, prediction: NDArray[np.float64], markup: str) -> Sco
     norms = {metric.norm: np.array([one.norms[metric.norm] for one in dataset]) for metric in dataset.metrics}
     known = _known(dataset, common)
     points = {name: metrics.point_errors(prediction, target, norm) for name, norm in norms.items()}
-    errors = {name: np.where(known, values, 0).sum(1) / known.sum(1) for name, values in points.items()}
+    errors = {name: mean_of_known(values, known) for name, values in points.items()}
     return Scores(dataset, common, errors, np.where(known, points[dataset.metrics[0].norm], np.nan))
+
+
+def mean_of_known(
+    errors: NDArray[np.float64],  # (n, L)
+    known: NDArray[np.bool_],  # (n, L)
+) -> NDArray[np.float64]:  # (n,)
+    """The error of each face over its points whose places are known; NaN where the face was not found."""
+    return np.asarray(np.where(known, errors, 0).sum(1) / known.sum(1))
 
 
 def _known(dataset: Dataset, common: markups.Markup) -> NDArray[np.bool_]:

@@ -19,11 +19,13 @@ from facelm_models.protocol import MeanShapeNetwork
 from facelm_models.weights import WeightsError, load_backbone
 from facelm_sdk import markup as markups
 from facelm_sdk.errors import InputError
-from facelm_sdk.metrics import bounding_box, inter_ocular, nme
+from facelm_sdk.metrics import bounding_box, inter_ocular, point_errors
 from facelm_sdk.transform import CropRecipe, CropTransform
+from facelm_sdk.types import ImageArray
 
 from .augment import channel_gains, cover_part, degrade, jitter_matrix, occlude, photometric
 from .data import LandmarkFaces, drawn, same_face, shuffled
+from .evaluation import mean_of_known, predict_cuts
 from .fast import speed_up
 from .loop import train
 from .objectives import OBJECTIVES, Batch
@@ -201,30 +203,25 @@ class Validation:
             for kps, points in zip(faces.kps, faces.points, strict=True)
         ]
 
-    @torch.no_grad()
-    def predict(self, model: nn.Module, *, flip: bool = False, batch: int = 64) -> NDArray[np.float64]:
+    def predict(self, model: nn.Module) -> NDArray[np.float64]:
         """Landmarks (n, L, 2) in pixels of the pictures."""
         model.eval()
         device = next((p.device for p in model.parameters()), torch.device("cpu"))
-        parts = []
-        for start in range(0, len(self.faces), batch):
-            cut = range(start, min(start + batch, len(self.faces)))
-            crops = np.stack([self.transforms[i].warp(self.faces.images[i]) for i in cut])
-            x = to_input(crops, self.model.name).to(device)
-            points = self._points(model, x)
-            if flip:
-                points = (points + markups.flip_points(self._points(model, x.flip(3)), self.size, self.markup)) / 2
-            parts += [self.transforms[i].invert(p) for i, p in zip(cut, points, strict=True)]
-        return np.stack(parts)
 
-    def _points(self, model: nn.Module, x: torch.Tensor) -> NDArray[np.float64]:
-        fractions, _ = decode(model(x), getattr(model, "decoding", self.model.decoding))
-        return np.asarray(fractions.double().cpu().numpy() * self.size + self.model.offset)
+        @torch.no_grad()
+        def run(crops: ImageArray) -> NDArray[np.float64]:
+            output = model(to_input(crops, self.model.name).to(device))
+            fractions, _ = decode(output, getattr(model, "decoding", self.model.decoding))
+            return np.asarray(fractions.double().cpu().numpy() * self.size + self.model.offset)
 
-    def errors(self, model: nn.Module, *, flip: bool = False) -> NDArray[np.float64]:
-        """Inter-ocular NME (n,) as fractions."""
+        faces = zip(self.faces.images, self.transforms, strict=True)
+        return predict_cuts(faces, run, self.size, self.markup.num_points, batch=64)
+
+    def errors(self, model: nn.Module) -> NDArray[np.float64]:
+        """Inter-ocular NME (n,) of the points that are known, as fractions."""
         points = self.faces.points
-        return nme(self.predict(model, flip=flip), points, inter_ocular(points, self.markup))
+        errors = point_errors(self.predict(model), points, inter_ocular(points, self.markup))
+        return mean_of_known(errors, self.faces.known)
 
 
 def inside(points: NDArray[np.float32], image: NDArray[np.uint8]) -> NDArray[np.bool_]:
