@@ -60,6 +60,23 @@ class HeadPose(NamedTuple):
     pitch: float
     roll: float
 
+    @classmethod
+    def of_rotation(cls, rotation: NDArray[np.float64]) -> HeadPose:
+        """The inverse of :attr:`rotation`: the angles of R_z(roll) R_x(-pitch) R_y(-yaw)."""
+        yaw = math.atan2(rotation[2, 0], rotation[2, 2])
+        pitch = -math.asin(min(1.0, max(-1.0, float(rotation[2, 1]))))
+        roll = math.atan2(-rotation[0, 1], rotation[1, 1])
+        return cls(*(math.degrees(angle) for angle in (yaw, pitch, roll)))
+
+    @property
+    def rotation(self) -> NDArray[np.float64]:
+        """The rotation (3, 3) from the head's axes to the camera's, both x to the picture's right, y down, z away."""
+        yaw, pitch, roll = (math.radians(angle) for angle in self)
+        about_y = [[math.cos(yaw), 0, -math.sin(yaw)], [0, 1, 0], [math.sin(yaw), 0, math.cos(yaw)]]
+        about_x = [[1, 0, 0], [0, math.cos(pitch), math.sin(pitch)], [0, -math.sin(pitch), math.cos(pitch)]]
+        about_z = [[math.cos(roll), -math.sin(roll), 0], [math.sin(roll), math.cos(roll), 0], [0, 0, 1]]
+        return np.asarray(np.array(about_z) @ about_x @ about_y)
+
 
 def head_pose(points: ArrayLike, markup: str = "ibug68", size: tuple[int, int] | None = None) -> HeadPose:
     """The pose of a head from its landmarks (L, 2) in pixels of the picture, in one of the markups that have the 68.
@@ -82,7 +99,7 @@ def head_pose(points: ArrayLike, markup: str = "ibug68", size: tuple[int, int] |
     if not spread > 0:
         raise InputError("the points coincide, which leaves a pose open")
     focal, centre = (DISTANCE * spread, mean) if size is None else (max(size), (np.array(size) - 1) / 2)
-    return _angles(_rotation(values, float(focal), centre))
+    return HeadPose.of_rotation(_rotation(values, float(focal), centre))
 
 
 def _rotation(points: NDArray[np.float64], focal: float, centre: NDArray[Any]) -> NDArray[np.float64]:
@@ -95,11 +112,3 @@ def _rotation(points: NDArray[np.float64], focal: float, centre: NDArray[Any]) -
         raise InputError("the points are not those of a face: no pose puts a head there")
     turn, _ = cv2.solvePnPRefineLM(model, seen, camera, None, turn, shift)
     return np.asarray(cv2.Rodrigues(turn)[0], np.float64)
-
-
-def _angles(rotation: NDArray[np.float64]) -> HeadPose:
-    """The angles of R_z(roll) R_x(-pitch) R_y(-yaw)."""
-    yaw = math.atan2(rotation[2, 0], rotation[2, 2])
-    pitch = -math.asin(min(1.0, max(-1.0, float(rotation[2, 1]))))
-    roll = math.atan2(-rotation[0, 1], rotation[1, 1])
-    return HeadPose(*(math.degrees(angle) for angle in (yaw, pitch, roll)))

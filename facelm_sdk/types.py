@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import markup as markups
 from ._checks import is_whole
-from .errors import ImageError, InputError
+from .errors import ImageError, InputError, MarkupError
+from .expression import EyeOpenness, eye_openness, mouth_openness
+from .pose import HeadPose, head_pose
 from .transform import ARCFACE_112, CropTransform
 from .transform import ImageArray as ImageArray
+
+T = TypeVar("T")
 
 MAX_CROP = 4096
 """Pixels; the largest side of a crop."""
@@ -40,6 +45,31 @@ class Face:
     track_id: int | None = None
     presence: float | None = None
 
+    @property
+    def pose(self) -> HeadPose:
+        """Yaw, pitch and roll in degrees, to the line from the camera to the face: see :func:`pose.head_pose`.
+
+        Found by PnP when it is asked for. Raises MarkupError where the markup does not mark the 68 points, InputError
+        where the landmarks are those of no face.
+        """
+        return head_pose(self.landmarks, self.markup)
+
+    @property
+    def eye_openness(self) -> EyeOpenness:
+        """The eye aspect ratios (image-left, image-right), about 0.3 open: see :func:`expression.eye_openness`.
+
+        Raises as :attr:`pose` does.
+        """
+        return eye_openness(self.landmarks, self.markup)
+
+    @property
+    def mouth_openness(self) -> float:
+        """The mouth aspect ratio, 0 where the lips touch: see :func:`expression.mouth_openness`.
+
+        Raises as :attr:`pose` does.
+        """
+        return mouth_openness(self.landmarks, self.markup)
+
     def crop(self, image: ImageArray, size: int = 112) -> ImageArray:
         """The ArcFace 5-point crop of ``image`` (H, W, 3) uint8: (size, size, 3), colour order as given.
 
@@ -65,7 +95,12 @@ class Face:
         return markups.convert(self.landmarks, self.markup, markup).astype(np.float32)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready values, coordinates rounded to a thousandth of a pixel; ``track_id`` only where there is one."""
+        """JSON-ready values, coordinates rounded to a thousandth of a pixel; ``track_id`` only where there is one.
+
+        ``pose`` and the two of openness are None where the landmarks do not give them.
+        """
+        pose, eyes = _where_known(lambda: self.pose), _where_known(lambda: self.eye_openness)
+        mouth = _where_known(lambda: self.mouth_openness)
         return {
             **({} if self.track_id is None else {"track_id": self.track_id}),
             "bbox": _rounded(self.bbox),
@@ -75,6 +110,9 @@ class Face:
             "landmarks": _rounded(self.landmarks),
             "scores": None if self.scores is None else _rounded(self.scores),
             "presence": None if self.presence is None else round(self.presence, 3),
+            "pose": None if pose is None else {name: round(angle, 2) for name, angle in pose._asdict().items()},
+            "eye_openness": None if eyes is None else {name: round(ratio, 3) for name, ratio in eyes._asdict().items()},
+            "mouth_openness": None if mouth is None else round(mouth, 3),
         }
 
     def __repr__(self) -> str:
@@ -86,3 +124,10 @@ class Face:
 
 def _rounded(values: NDArray[np.float32]) -> Any:
     return np.round(values.astype(np.float64), 3).tolist()
+
+
+def _where_known(value: Callable[[], T]) -> T | None:
+    try:
+        return value()
+    except (MarkupError, InputError):
+        return None

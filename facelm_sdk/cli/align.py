@@ -6,11 +6,13 @@ import json
 import sys
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, cast
 
 import typer
 from rich.progress import Progress
+from typer.core import TyperCommand
 
 from .. import zoo
 from .._optional import load_cv2
@@ -25,6 +27,30 @@ from ..profile import READ, call, stage
 from ..runtimes.open import Variant
 from ..types import MAX_CROP, Face
 from .options import DetSizeText, MinPresence, VariantText, det_size_of, printable, stderr
+
+
+class Drawing(str, Enum):
+    """What is drawn on a picture."""
+
+    NOTHING = "no"
+    LANDMARKS = "landmarks"
+    POSE = "pose"
+
+
+class AlignCommand(TyperCommand):
+    """``--draw`` may stand alone, before a picture even: only a word of :class:`Drawing` behind it is its value."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Write ``--draw``, ``--draw pose`` and ``--no-draw`` as click reads an option that has a value."""
+        end = args.index("--") if "--" in args else len(args)
+        rest, words = args[:end], []
+        while rest:
+            word = rest.pop(0)
+            if word == "--draw":
+                known = bool(rest) and rest[0] in set(Drawing)
+                word = f"--draw={rest.pop(0) if known else Drawing.LANDMARKS.value}"
+            words.append("--draw=no" if word == "--no-draw" else word)
+        return super().parse_args(ctx, [*words, *args[end:]])
 
 
 def align(
@@ -55,8 +81,14 @@ def align(
         typer.Option(metavar="FILE", help="One JSON line a picture into FILE (- is stdout), not one file each."),
     ] = None,
     draw: Annotated[
-        bool, typer.Option("--draw/--no-draw", help="Annotated pictures, unsure points faint: DIR/<name>.jpg.")
-    ] = False,
+        Drawing,
+        typer.Option(
+            "--draw",
+            metavar="[pose]",
+            show_default=False,
+            help="Annotated pictures, unsure points faint: DIR/<name>.jpg; --draw pose: the head's axes too.",
+        ),
+    ] = Drawing.NOTHING,
     crops: Annotated[
         int | None, typer.Option(metavar="SIZE", help="ArcFace crops: DIR/crops/<name>_<i>.png; 112 is usual.")
     ] = None,
@@ -68,7 +100,8 @@ def align(
     profile: Annotated[bool, typer.Option("--profile", help="Where the time went, on stderr at the end.")] = False,
 ) -> None:
     """Find faces and their landmarks in pictures."""
-    if output is None and (draw or crops is not None):
+    drawing = draw is not Drawing.NOTHING
+    if output is None and (drawing or crops is not None):
         raise InputError("--draw and --crops need a folder: add -o DIR")
     if crops is not None and not 1 <= crops <= MAX_CROP:
         raise InputError(f"--crops is a size of 1 to {MAX_CROP} pixels, not {crops}")
@@ -85,7 +118,7 @@ def align(
     if output is not None:
         check_place(output / "crops")
         records = places(items, output, ".json", reserved) if json_lines is None else {}
-        drawn = places(items, output, ".jpg", reserved) if draw else {}
+        drawn = places(items, output, ".jpg", reserved) if drawing else {}
     aligner = Aligner(
         model,
         detector,
@@ -108,7 +141,7 @@ def align(
             with call(aligner.profile):
                 with stage(READ):
                     picture = Picture(item.path, max_pixels=max_pixels)
-                    if draw or crops is not None:
+                    if drawing or crops is not None:
                         picture.view()  # in full
                 faces = aligner(picture)
             record = _record(item, picture, faces, aligner)
@@ -116,7 +149,7 @@ def align(
                 if item in records:
                     write_bytes(records[item], _json(record, indent=1))
                 if item in drawn:
-                    write_image(drawn[item], draw_faces(picture.view().image, faces))
+                    write_image(drawn[item], draw_faces(picture.view().image, faces, pose=draw is Drawing.POSE))
                 for index, face in enumerate(faces if crops is not None else ()):
                     target = beside_reserved(output / "crops" / f"{item.stem}_{index}.png", reserved)
                     write_image(target, face.crop(picture.view().image, crops or 0))
@@ -141,7 +174,7 @@ def align(
             if lines is not None:
                 lines.write(_json(done.record))
             if not quiet:
-                _print_faces(item, done.faces)
+                _print_faces(item, done)
     if aligner.profile is not None:
         stderr.print(str(aligner.profile), markup=False)
     if failed:
@@ -187,13 +220,14 @@ def _told(error: Exception) -> str:
     return f"OpenCV: {error.err or error}" if isinstance(error, load_cv2().error) else str(error)
 
 
-def _print_faces(item: Item, faces: list[Face]) -> None:
-    name = printable(str(item.path))
+def _print_faces(item: Item, done: _Done) -> None:
+    name, faces = printable(str(item.path)), done.faces
     if not faces:
         typer.echo(f"{name}: no face")
-    for index, face in enumerate(faces, start=1):
+    for index, (face, record) in enumerate(zip(faces, done.record["faces"], strict=True), start=1):
         box = " ".join(f"{value:.0f}" for value in face.bbox)
+        pose = "".join(f"  {angle} {value:.0f}" for angle, value in (record["pose"] or {}).items())
         typer.echo(
             f"{name}: face {index}/{len(faces)}  score {face.score or 0:.3f}  box {box}  "
-            f"{len(face.landmarks)} points ({face.markup})"
+            f"{len(face.landmarks)} points ({face.markup}){pose}"
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -13,6 +14,8 @@ from facelm_sdk import Aligner, Detector, Landmarker
 from facelm_sdk.aligner import MIN_PRESENCE
 from facelm_sdk.boxes import landmarks_box
 from facelm_sdk.errors import ImageError, InputError, MarkupError
+from facelm_sdk.expression import eye_openness, mouth_openness
+from facelm_sdk.pose import head_pose
 from facelm_sdk.transform import ARCFACE_112, CropRecipe
 
 
@@ -251,10 +254,35 @@ def test_bad_pictures_and_options(aligner, landmark_model, detector_model):
 def test_face_to_dict_is_json(aligner, picture):
     face = aligner(picture)[0]
     values = json.loads(json.dumps(face.to_dict()))
-    assert list(values) == ["bbox", "score", "kps", "markup", "landmarks", "scores", "presence"]
+    assert list(values) == [
+        *("bbox", "score", "kps", "markup", "landmarks", "scores", "presence"),
+        *("pose", "eye_openness", "mouth_openness"),
+    ]
     np.testing.assert_allclose(values["landmarks"], face.landmarks, atol=6e-4)
     assert values["score"] == 0.9 and values["markup"] == "ibug68"
     assert "ibug68 (68, 2)" in repr(face) and "0.900" in repr(face)
+
+
+def test_pose_and_openness_of_a_face(aligner, picture):
+    """The template is no face's, so its numbers are compared with those of the functions alone."""
+    face = aligner(picture)[0]
+    assert face.pose == head_pose(face.landmarks) and face.eye_openness == eye_openness(face.landmarks)
+    values = face.to_dict()
+    assert values["pose"] == {name: round(value, 2) for name, value in face.pose._asdict().items()}
+    assert list(values["eye_openness"]) == ["left", "right"]
+    assert values["mouth_openness"] == round(mouth_openness(face.landmarks), 3)
+
+
+def test_a_markup_without_the_68_points_has_no_pose(landmark_model, detector_model, picture):
+    face = Aligner(landmark_model(markup="aflw19"), detector_model())(picture)[0]
+    for name in ("pose", "eye_openness", "mouth_openness"):
+        with pytest.raises(MarkupError):
+            getattr(face, name)
+        assert face.to_dict()[name] is None
+    nowhere = replace(face, landmarks=np.zeros((68, 2), np.float32), markup="ibug68")
+    with pytest.raises(InputError):
+        _ = nowhere.pose
+    assert nowhere.to_dict()["pose"] is None
 
 
 def test_face_conversion(aligner, picture):

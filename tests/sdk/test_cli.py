@@ -81,6 +81,20 @@ def test_folder_run(folder, models, tmp_path):
     assert cv2.imread(str(out / "crops" / "a_0.png")).shape == (112, 112, 3)
 
 
+def test_draw_takes_pose_or_nothing(folder, models, tmp_path):
+    """A bare --draw may stand before a picture, which is not its value."""
+    drawn = {}
+    for name, words in {"bare": ["--draw"], "pose": ["--draw", "pose"], "none": ["--no-draw"]}.items():
+        result = invoke("align", *words, folder / "a.png", "-o", tmp_path / name, *models)
+        assert result.exit_code == 0, result.stderr
+        drawn[name] = files(tmp_path / name)
+    assert drawn == {"bare": ["a.jpg", "a.json"], "pose": ["a.jpg", "a.json"], "none": ["a.json"]}
+    bare, pose = (cv2.imread(str(tmp_path / name / "a.jpg")).astype(int) for name in ("bare", "pose"))
+    assert (abs(bare - pose) > 60).any()
+    assert "yaw" in result.stdout and "pitch" in result.stdout
+    assert invoke("align", "--draw=bad", folder / "a.png", "-o", tmp_path, *models).exit_code == 2
+
+
 def test_all_well_is_exit_code_0(folder, models, tmp_path):
     result = invoke("align", folder / "a.png", folder / "more", "-o", tmp_path / "out", "--quiet", *models)
     assert result.exit_code == 0 and result.stdout == ""
