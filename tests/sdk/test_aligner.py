@@ -347,8 +347,8 @@ def test_an_antialiased_crop_averages(aligner):
     """Of stripes a pixel wide, on a face eight times as large as the crop."""
     stripes = np.zeros((1200, 1200, 3), np.uint8)
     stripes[:, ::2] = 255
-    face = replace(aligner(np.full((64, 64, 3), 255, np.uint8))[0], kps=np.array(ARCFACE_112, np.float32) * 8 + 100)
-    assert (face.crop(stripes) == 255).all()
+    face = replace(aligner(np.full((64, 64, 3), 255, np.uint8))[0], kps=np.array(ARCFACE_112, np.float32) * 8.3 + 100)
+    assert np.ptp(face.crop(stripes)) > 200
     np.testing.assert_allclose(face.crop(stripes, antialias=True), 127.5, atol=1)
 
 
