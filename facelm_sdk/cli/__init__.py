@@ -16,7 +16,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-app.command()(align.align)
+app.command(cls=align.AlignCommand)(align.align)
 app.command()(track.track)
 app.command()(models.models)
 app.command("inspect")(inspect.inspect_command)

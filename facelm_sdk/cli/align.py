@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, cast
 
 import typer
 from rich.progress import Progress
+from typer.core import TyperCommand
 
 from .. import zoo
 from .._optional import load_cv2
@@ -20,17 +21,52 @@ from ..files import Identity, LinesFile, check_outputs, check_place, identities,
 from ..images.draw import draw as draw_faces
 from ..images.folder import Item, beside_reserved, expand, places, write_image
 from ..images.picture import Picture
+from ..interop.pts import write_pts
 from ..parallel import checked_workers, map_in_order
 from ..profile import READ, call, stage
 from ..runtimes.open import Variant
 from ..types import MAX_CROP, Face
+from .formats import NAMES, Format, Results, json_bytes, open_results
 from .options import DetSizeText, MinPresence, VariantText, det_size_of, printable, stderr
+
+
+class Drawing(str, Enum):
+    """What is drawn on a picture."""
+
+    NOTHING = "no"
+    LANDMARKS = "landmarks"
+    POSE = "pose"
+
+
+class AlignCommand(TyperCommand):
+    """``--draw`` may stand alone, before a picture even: only a word of :class:`Drawing` behind it is its value."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Write ``--draw``, ``--draw pose`` and ``--no-draw`` as click reads an option that has a value."""
+        end = args.index("--") if "--" in args else len(args)
+        rest, words = args[:end], []
+        while rest:
+            word = rest.pop(0)
+            if word == "--draw":
+                known = bool(rest) and rest[0] in set(Drawing)
+                word = f"--draw={rest.pop(0) if known else Drawing.LANDMARKS.value}"
+            words.append("--draw=no" if word == "--no-draw" else word)
+        return super().parse_args(ctx, [*words, *args[end:]])
 
 
 def align(
     sources: Annotated[list[str], typer.Argument(help="Pictures, folders (searched recursively) or glob patterns.")],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="DIR", help="Where results go: DIR/<name>.json each.")
+    ] = None,
+    kind: Annotated[
+        Format | None,
+        typer.Option(
+            "--format",
+            show_default=False,
+            help="A file each: json (default), pts (DIR/<name>_<i>.pts); or one: DIR/faces.jsonl, .csv, .parquet, "
+            "DIR/coco.json.",
+        ),
     ] = None,
     model: Annotated[
         str, typer.Option(help="Landmark model: a name of `facelm models` or a path; or the path of a pipeline.")
@@ -55,8 +91,14 @@ def align(
         typer.Option(metavar="FILE", help="One JSON line a picture into FILE (- is stdout), not one file each."),
     ] = None,
     draw: Annotated[
-        bool, typer.Option("--draw/--no-draw", help="Annotated pictures, unsure points faint: DIR/<name>.jpg.")
-    ] = False,
+        Drawing,
+        typer.Option(
+            "--draw",
+            metavar="[pose]",
+            show_default=False,
+            help="Annotated pictures, unsure points faint: DIR/<name>.jpg; --draw pose: the head's axes too.",
+        ),
+    ] = Drawing.NOTHING,
     crops: Annotated[
         int | None, typer.Option(metavar="SIZE", help="ArcFace crops: DIR/crops/<name>_<i>.png; 112 is usual.")
     ] = None,
@@ -68,8 +110,12 @@ def align(
     profile: Annotated[bool, typer.Option("--profile", help="Where the time went, on stderr at the end.")] = False,
 ) -> None:
     """Find faces and their landmarks in pictures."""
-    if output is None and (draw or crops is not None):
+    drawing = draw is not Drawing.NOTHING
+    if output is None and (drawing or crops is not None):
         raise InputError("--draw and --crops need a folder: add -o DIR")
+    if output is None and kind is not None:
+        raise InputError("--format needs a folder: add -o DIR")
+    kind = kind or (Format.JSON if json_lines is None else None)
     if crops is not None and not 1 <= crops <= MAX_CROP:
         raise InputError(f"--crops is a size of 1 to {MAX_CROP} pixels, not {crops}")
     side_by_side = checked_workers(workers)
@@ -84,8 +130,8 @@ def align(
     drawn: dict[Item, Path] = {}
     if output is not None:
         check_place(output / "crops")
-        records = places(items, output, ".json", reserved) if json_lines is None else {}
-        drawn = places(items, output, ".jpg", reserved) if draw else {}
+        records = places(items, output, ".json", reserved) if kind is Format.JSON else {}
+        drawn = places(items, output, ".jpg", reserved) if drawing else {}
     aligner = Aligner(
         model,
         detector,
@@ -108,18 +154,20 @@ def align(
             with call(aligner.profile):
                 with stage(READ):
                     picture = Picture(item.path, max_pixels=max_pixels)
-                    if draw or crops is not None:
+                    if drawing or crops is not None:
                         picture.view()  # in full
                 faces = aligner(picture)
             record = _record(item, picture, faces, aligner)
             if output is not None:
                 if item in records:
-                    write_bytes(records[item], _json(record, indent=1))
+                    write_bytes(records[item], json_bytes(record, indent=1))
+                for index, face in enumerate(faces if kind is Format.PTS else ()):
+                    write_pts(beside_reserved(output / f"{item.stem}_{index}.pts", reserved), face)
                 if item in drawn:
-                    write_image(drawn[item], draw_faces(picture.view().image, faces))
+                    write_image(drawn[item], draw_faces(picture.view().image, faces, pose=draw is Drawing.POSE))
                 for index, face in enumerate(faces if crops is not None else ()):
                     target = beside_reserved(output / "crops" / f"{item.stem}_{index}.png", reserved)
-                    write_image(target, face.crop(picture.view().image, crops or 0))
+                    write_image(target, face.crop(picture.view().image, crops or 0, antialias=True))
         except (FacelmError, OSError, MemoryError, load_cv2().error) as error:
             return error
         return _Done(record, faces)
@@ -128,6 +176,11 @@ def align(
     bar = Progress(console=stderr, transient=True, disable=quiet or len(items) < 2, redirect_stdout=sys.stdout.isatty())
     with ExitStack() as stack:
         lines = None if lines_path is None else stack.enter_context(LinesFile(lines_path))
+        whole: Results | None = None
+        if output is not None and kind in NAMES:
+            spec = (aligner.pipeline or aligner.landmarker).spec
+            path = beside_reserved(output / NAMES[kind], reserved)
+            whole = stack.enter_context(open_results(kind, path, spec.markup, scores=spec.has_scores))
         stack.enter_context(bar)
         done_items = stack.enter_context(closing(map_in_order(work, items, min(side_by_side, len(items)))))
         for item, done in zip(items, bar.track(done_items, total=len(items), description="aligning"), strict=True):
@@ -135,13 +188,15 @@ def align(
                 failed += 1
                 stderr.print(printable(f"{item.path}: {_told(done)}"), style="red", markup=False)
                 continue
+            if whole is not None:
+                whole.add(done.record, done.faces)
             if json_lines == "-":
-                typer.echo(_json(done.record), nl=False)
+                typer.echo(json_bytes(done.record), nl=False)
                 continue
             if lines is not None:
-                lines.write(_json(done.record))
+                lines.write(json_bytes(done.record))
             if not quiet:
-                _print_faces(item, done.faces)
+                _print_faces(item, done)
     if aligner.profile is not None:
         stderr.print(str(aligner.profile), markup=False)
     if failed:
@@ -166,10 +221,6 @@ class _Done:
     faces: list[Face]
 
 
-def _json(record: dict[str, Any], indent: int | None = None) -> bytes:
-    return f"{json.dumps(record, ensure_ascii=False, indent=indent)}\n".encode()
-
-
 def _record(item: Item, picture: Picture, faces: list[Face], aligner: Aligner) -> dict[str, Any]:
     return {
         "source": printable(str(item.path)),
@@ -187,13 +238,14 @@ def _told(error: Exception) -> str:
     return f"OpenCV: {error.err or error}" if isinstance(error, load_cv2().error) else str(error)
 
 
-def _print_faces(item: Item, faces: list[Face]) -> None:
-    name = printable(str(item.path))
+def _print_faces(item: Item, done: _Done) -> None:
+    name, faces = printable(str(item.path)), done.faces
     if not faces:
         typer.echo(f"{name}: no face")
-    for index, face in enumerate(faces, start=1):
+    for index, (face, record) in enumerate(zip(faces, done.record["faces"], strict=True), start=1):
         box = " ".join(f"{value:.0f}" for value in face.bbox)
+        pose = "".join(f"  {angle} {value:.0f}" for angle, value in (record["pose"] or {}).items())
         typer.echo(
             f"{name}: face {index}/{len(faces)}  score {face.score or 0:.3f}  box {box}  "
-            f"{len(face.landmarks)} points ({face.markup})"
+            f"{len(face.landmarks)} points ({face.markup}){pose}"
         )

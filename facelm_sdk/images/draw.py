@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from .. import markup as markups
 from .._optional import load_cv2
+from ..errors import InputError, MarkupError
 from ..types import Face, ImageArray
 
 Colour = tuple[int, int, int]
@@ -24,6 +26,8 @@ _PARTS: dict[str, Colour] = {  # BGR
 }
 _BOX: Colour = (255, 255, 255)
 _KPS: Colour = (40, 40, 255)
+_AXES: tuple[Colour, ...] = ((64, 64, 255), (64, 220, 64), (255, 96, 64))
+"""Of the head: to the picture's right, down, and out of the face."""
 
 _SMALL = 90.0
 """Pixels of face size below which dots would hide the face, and lines are drawn fainter."""
@@ -36,12 +40,19 @@ _BITS = 4
 
 
 def draw(
-    image: ImageArray, faces: Iterable[Face], *, boxes: bool = True, kps: bool = False, thickness: int | None = None
+    image: ImageArray,
+    faces: Iterable[Face],
+    *,
+    boxes: bool = True,
+    kps: bool = False,
+    pose: bool = False,
+    thickness: int | None = None,
 ) -> ImageArray:
     """A copy of ``image`` (H, W, 3) uint8 BGR with the faces on it: lines along each part, dots, boxes.
 
-    Where a face has scores, points below 0.5 are fainter, and so are the lines that end in them. ``thickness`` of the
-    lines is in pixels; by default it follows each face's size.
+    ``pose`` adds the head's axes from the nose tip, where the landmarks give a pose: red to its left (the picture's
+    right), green down, blue out of the face. Where a face has scores, points below 0.5 are fainter, and so are the
+    lines that end in them. ``thickness`` of the lines is in pixels; by default it follows each face's size.
     """
     canvas: Any = image.copy()
     sizes = [(face, float(np.ptp(face.landmarks, axis=0).max())) for face in faces]
@@ -60,6 +71,8 @@ def draw(
         for face, size in small:
             _draw_face(layer, face, size, boxes, kps, thickness)
         canvas = _blended(layer, canvas, _FAINT)
+    for face, size in sizes if pose else ():
+        _draw_axes(canvas, face, size, thickness)
     return np.asarray(canvas, np.uint8)
 
 
@@ -94,6 +107,15 @@ def _draw_parts(canvas: ImageArray, face: Face, size: float, thickness: int | No
                     _line(canvas, face.landmarks[piece], colour, _width(size, thickness))
         if size >= _SMALL or not markup.polylines:
             _dots(canvas, face.landmarks[[i for i in part if doubtful[i] == unsure]], colour, max(1.0, size / 110))
+
+
+def _draw_axes(canvas: ImageArray, face: Face, size: float, thickness: int | None) -> None:
+    with suppress(MarkupError, InputError):
+        axes = face.pose.rotation * (1, 1, -1)  # the head's z runs away from the camera
+        start = markups.convert(face.landmarks, face.markup, "kps5")[2]
+        ends = start + 0.6 * size * axes.T[:, :2]
+        for colour, end in zip(_AXES, ends, strict=True):
+            _line(canvas, np.array([start, end]), colour, 2 * _width(size, thickness))
 
 
 def _pieces(run: Sequence[int], doubtful: NDArray[np.bool_], *, unsure: bool) -> list[list[int]]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -13,7 +15,11 @@ from facelm_sdk import Aligner, Detector, Landmarker
 from facelm_sdk.aligner import MIN_PRESENCE
 from facelm_sdk.boxes import landmarks_box
 from facelm_sdk.errors import ImageError, InputError, MarkupError
+from facelm_sdk.expression import eye_openness, mouth_openness
+from facelm_sdk.pose import head_pose
 from facelm_sdk.transform import ARCFACE_112, CropRecipe
+
+PICTURES = Path(__file__).resolve().parents[2] / "examples" / "pictures"
 
 
 @pytest.fixture(scope="module")
@@ -251,10 +257,35 @@ def test_bad_pictures_and_options(aligner, landmark_model, detector_model):
 def test_face_to_dict_is_json(aligner, picture):
     face = aligner(picture)[0]
     values = json.loads(json.dumps(face.to_dict()))
-    assert list(values) == ["bbox", "score", "kps", "markup", "landmarks", "scores", "presence"]
+    assert list(values) == [
+        *("bbox", "score", "kps", "markup", "landmarks", "scores", "presence"),
+        *("pose", "eye_openness", "mouth_openness"),
+    ]
     np.testing.assert_allclose(values["landmarks"], face.landmarks, atol=6e-4)
     assert values["score"] == 0.9 and values["markup"] == "ibug68"
     assert "ibug68 (68, 2)" in repr(face) and "0.900" in repr(face)
+
+
+def test_pose_and_openness_of_a_face(aligner, picture):
+    """The template is no face's, so its numbers are compared with those of the functions alone."""
+    face = aligner(picture)[0]
+    assert face.pose == head_pose(face.landmarks) and face.eye_openness == eye_openness(face.landmarks)
+    values = face.to_dict()
+    assert values["pose"] == {name: round(value, 2) for name, value in face.pose._asdict().items()}
+    assert list(values["eye_openness"]) == ["left", "right"]
+    assert values["mouth_openness"] == round(mouth_openness(face.landmarks), 3)
+
+
+def test_a_markup_without_the_68_points_has_no_pose(landmark_model, detector_model, picture):
+    face = Aligner(landmark_model(markup="aflw19"), detector_model())(picture)[0]
+    for name in ("pose", "eye_openness", "mouth_openness"):
+        with pytest.raises(MarkupError):
+            getattr(face, name)
+        assert face.to_dict()[name] is None
+    nowhere = replace(face, landmarks=np.zeros((68, 2), np.float32), markup="ibug68")
+    with pytest.raises(InputError):
+        _ = nowhere.pose
+    assert nowhere.to_dict()["pose"] is None
 
 
 def test_face_conversion(aligner, picture):
@@ -282,6 +313,43 @@ def test_face_crop_follows_norm_crop(aligner, picture, size, scale, shift):
     for image in (None, "a.png", picture.astype(float), picture[..., 0], picture[:0]):
         with pytest.raises(ImageError, match=r"cut from uint8 \(H, W, 3\)"):
             face.crop(image)
+
+
+def norm_crop(image, points, size):
+    """The crop as insightface 0.7 cuts it, by the similarity of Umeyama 1991 and cv2.warpAffine."""
+    scale, shift = (size / 112, 0) if size % 112 == 0 else (size / 128, 8 * size / 128)
+    target = np.array(ARCFACE_112) * scale + (shift, 0)
+    source = points.astype(np.float64)
+    a, b = source - source.mean(0), target - target.mean(0)
+    u, singular, v = np.linalg.svd(b.T @ a / 5)
+    signs = np.array([1, np.sign(np.linalg.det(u) * np.linalg.det(v))])
+    rotation = u * signs @ v
+    zoom = singular @ signs / (a**2).sum(1).mean()
+    matrix = np.column_stack([zoom * rotation, target.mean(0) - zoom * rotation @ source.mean(0)])
+    return cv2.warpAffine(image, matrix, (size, size), borderValue=0.0)
+
+
+@pytest.mark.parametrize("size", [112, 128, 224, 256])
+@pytest.mark.parametrize("name", ["collins", "hopper", "closeup"])
+def test_crop_by_landmarks_is_norm_crop_of_their_five_points(name, size):
+    """Of faces smaller and far larger than the crop."""
+    image = cv2.imread(str(PICTURES / f"{name}.jpg"))
+    (face,) = Aligner(variant="fp32")(image)
+    for by, points in (("landmarks", face.to("kps5")), ("kps", face.kps)):
+        crop = face.crop(image, size, by=by).astype(float)
+        assert np.abs(crop - norm_crop(image, points, size)).max() <= 0.5
+    assert (face.crop(image, size, by="landmarks") != face.crop(image, size)).any()
+    with pytest.raises(InputError, match="'kps' or 'landmarks'"):
+        face.crop(image, by="points")
+
+
+def test_an_antialiased_crop_averages(aligner):
+    """Of stripes a pixel wide, on a face eight times as large as the crop."""
+    stripes = np.zeros((1200, 1200, 3), np.uint8)
+    stripes[:, ::2] = 255
+    face = replace(aligner(np.full((64, 64, 3), 255, np.uint8))[0], kps=np.array(ARCFACE_112, np.float32) * 8.3 + 100)
+    assert np.ptp(face.crop(stripes)) > 200
+    np.testing.assert_allclose(face.crop(stripes, antialias=True), 127.5, atol=1)
 
 
 @pytest.fixture(scope="module")

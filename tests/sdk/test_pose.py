@@ -9,7 +9,7 @@ import pytest
 
 from facelm_sdk import markup as markups
 from facelm_sdk.errors import InputError, MarkupError
-from facelm_sdk.pose import HEAD_68, head_pose
+from facelm_sdk.pose import HEAD_68, HeadPose, head_pose
 
 
 def turned(yaw: float, pitch: float, roll: float) -> np.ndarray:
@@ -45,6 +45,18 @@ def test_a_known_camera_gives_the_pose_to_its_axis():
         np.testing.assert_allclose(head_pose(points, size=size), pose, atol=0.01)
     points = seen(turned(0, 0, 0), 1280, (639.5, 359.5), (30, 0, 90))
     assert head_pose(points).yaw == pytest.approx(np.degrees(np.arctan(30 / 90)), abs=4)
+
+
+@pytest.mark.parametrize("distance", [1000, 5000, 50000])
+def test_small_faces_of_a_known_camera(distance):
+    """Down to a face of a third of a pixel, whose points are exact here."""
+    points = seen(turned(30, -10, 5), 1280, (639.5, 359.5), (0, 0, distance))
+    np.testing.assert_allclose(head_pose(points, size=(1280, 720)), (30, -10, 5), atol=0.05)
+
+
+def test_the_rotation_of_a_pose_turns_the_head():
+    for pose in POSES:
+        np.testing.assert_allclose(HEAD_68 @ HeadPose(*pose).rotation.T, turned(*pose), atol=1e-12)
 
 
 def test_signs():

@@ -149,12 +149,14 @@ class Turned:
     """A turned picture: ``image`` (H, W, 3), ``points`` (68, 2), and which of them are ``known`` (68,).
 
     Unknown are those of the contour on the side turned away, which slides over the skin, and what the face hides.
+    ``rotation`` (3, 3) is as in :class:`Fit`.
     """
 
     image: Image
     points: NDArray[np.float32]
     known: NDArray[np.bool_]
     yaw: float
+    rotation: Floats
 
 
 def turn(image: Image, points: Floats, fitted: Fit, head: Head, yaw: float, pitch: float = 0.0) -> Turned:
@@ -184,15 +186,15 @@ def turn(image: Image, points: Floats, fitted: Fit, head: Head, yaw: float, pitc
 
     at = np.concatenate([points, fitted.vertices[head.landmarks, 2:]], axis=1)
     placed = moved(at)
-    facing = rotation @ fitted.rotation[:, 2]
-    turned_yaw = float(np.degrees(np.arctan2(facing[0], facing[2])))
+    turned = rotation @ fitted.rotation
+    turned_yaw = float(np.degrees(np.arctan2(turned[0, 2], turned[2, 2])))
     known = np.ones(68, bool)
     if abs(turned_yaw) > 10:
         known[JAW[:8] if turned_yaw < 0 else JAW[9:]] = False
     surface = _depth(moved(fitted.vertices), head.triangles, (height, width), filled=False)
     nearest = np.rint(placed[:, :2]).astype(int).clip(0, [width - 1, height - 1])
     behind = surface[nearest[:, 1], nearest[:, 0]] - placed[:, 2] > 0.12 * np.linalg.norm(points[36] - points[45])
-    return Turned(canvas, placed[:, :2].astype(np.float32), known & ~behind, turned_yaw)
+    return Turned(canvas, placed[:, :2].astype(np.float32), known & ~behind, turned_yaw, turned)
 
 
 def _rotation(yaw: float, pitch: float) -> Floats:

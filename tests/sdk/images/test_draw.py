@@ -7,8 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from facelm_sdk import Aligner
-from facelm_sdk.images.draw import draw
+from facelm_sdk import Aligner, Face
+from facelm_sdk.images.draw import _AXES, draw
+from facelm_sdk.markup import convert
+from facelm_sdk.pose import HEAD_68, HeadPose
+from facelm_sdk.transform import CropTransform
 
 
 @pytest.mark.parametrize("side", [30, 200, 1000])
@@ -44,3 +47,31 @@ def test_unsure_points_are_fainter(landmark_model, detector_model, scene):
     np.testing.assert_array_equal(mixed[y, x], sure[y, x])
     contrast.append(np.abs(mixed.astype(int) - picture).sum())
     assert contrast[1] < contrast[2] < contrast[0]
+
+
+def test_axes_of_the_pose(scene):
+    """Of a head that looks to the right and tilts: red goes right and down, blue to where it looks."""
+    pose = HeadPose(30, 0, 20)
+    seen = (HEAD_68 @ pose.rotation.T)[:, :2] * 20 + 200
+    points = seen.astype(np.float32)
+    face = Face(
+        bbox=np.concatenate([points.min(0), points.max(0)]),
+        score=None,
+        kps=convert(points, "ibug68", "kps5"),
+        landmarks=points,
+        scores=None,
+        markup="ibug68",
+        transform=CropTransform(np.eye(2, 3), 32),
+    )
+    picture = np.zeros((400, 400, 3), np.uint8)
+    axes = draw(picture, [face], pose=True) != draw(picture, [face])
+    assert axes.any(axis=2).sum() > 300
+    nose = points[30]
+    for colour, index in ((_AXES[0], 0), (_AXES[1], 1), (_AXES[2], 2)):
+        drawn = (draw(picture, [face], pose=True) == colour).all(axis=2)
+        y, x = np.nonzero(drawn)
+        along = np.array([x.mean(), y.mean()]) - nose
+        wanted = (pose.rotation * (1, 1, -1))[:2, index]
+        assert along @ wanted / np.linalg.norm(along) / np.linalg.norm(wanted) > 0.98, index
+    flat = replace(face, markup="kps5", landmarks=face.kps)
+    np.testing.assert_array_equal(draw(picture, [flat], pose=True), draw(picture, [flat]))
