@@ -57,7 +57,12 @@ class NetworkOptions:
     ] = None
     decoding: Annotated[
         str | None,
-        _option(MODEL, "--decoding", help="Of heatmaps: argmax, local_soft_argmax, structured, expectation."),
+        _option(
+            MODEL,
+            "--decoding",
+            help="Of heatmaps: argmax, local_soft_argmax, structured, expectation, soft_argmax; parameters may follow, "
+            "as in local_soft_argmax:window=7,temperature=5.",
+        ),
     ] = None
     flip: Annotated[bool, _option(MODEL, "--flip", help="Flip averaging inside the graph.")] = False
     module: Annotated[

@@ -15,13 +15,18 @@ from .registry import ModelInfo, register
 
 @dataclass(frozen=True)
 class FANConfig:
-    """``size``: side of the crop in pixels; ``dim``: an hourglass's channels; ``depth``: how often it halves them."""
+    """``size``: side of the crop in pixels; ``dim``: an hourglass's channels; ``depth``: how often it halves them.
+
+    ``correction``: it regresses what is to be added to the largest cell, for the decoding ``corrected_argmax``: the
+    baseline of the sub-pixel paper's section 4.1.
+    """
 
     num_landmarks: int = 68
     size: int = 256
     stacks: int = 2
     dim: int = 256
     depth: int = 4
+    correction: bool = False
 
 
 class Stack(nn.Module):
@@ -67,7 +72,7 @@ class FAN(nn.Module):
 
     ``forward``: float (n, 3, S, S), RGB, in 0..1 -> (n, L, S/4, S/4) float, the last stack's heatmaps; a Gaussian of
     height 1 around each landmark is what they are trained to be. ``intermediate``: the heatmaps of every stack. S must
-    be a multiple of 4 * 2^depth.
+    be a multiple of 4 * 2^depth. With ``correction`` the last stack's are (n, L, S/4 * S/4 + 2): cells, then (x, y).
     """
 
     def __init__(self, config: FANConfig) -> None:
@@ -86,6 +91,7 @@ class FAN(nn.Module):
         )
         self.stacks = nn.ModuleList(Stack(config) for _ in range(config.stacks))
         self.merges = nn.ModuleList(Merge(config) for _ in range(config.stacks - 1))
+        self.correction = nn.Linear(dim, 2 * config.num_landmarks) if config.correction else None
 
     def forward(
         self,
@@ -105,6 +111,9 @@ class FAN(nn.Module):
             found.append(heatmaps)
             if i < len(self.merges):
                 x = self.merges[i](x, features, heatmaps)
+            elif self.correction is not None:
+                shift = self.correction(features.mean((2, 3))).unflatten(1, (-1, 2))
+                found[-1] = torch.cat([heatmaps.flatten(2), shift], 2)
         return tuple(found)
 
 

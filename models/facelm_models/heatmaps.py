@@ -7,10 +7,12 @@ Decoders take (n, L, h, w) in any precision and compute in fp32 or better.
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 
-from .registry import COORDINATES, Decoder, Decoding, Points, decoder, register_decoder
+from .registry import COORDINATES, CORRECTED, Decoder, Decoding, Points, decoder, register_decoder
 
 SMALLEST_MASS = 1e-6  # an empty heatmap's expectation is the middle of the crop
 
@@ -146,6 +148,31 @@ def local_soft_argmax(
     return to_fractions(cells + shift, (heatmaps.shape[-2], heatmaps.shape[-1])), scores
 
 
+def soft_argmax(
+    heatmaps: torch.Tensor,  # (n, L, h, w)
+    *,
+    temperature: float = 1.0,
+) -> tuple[torch.Tensor, None]:  # (n, L, 2) fractions
+    """The mean cell under the softmax of the whole map (structured paper, eq. 3; "global" of the sub-pixel paper)."""
+    h, w = heatmaps.shape[-2:]
+    weights = (temperature * at_least_fp32(heatmaps)).flatten(2).softmax(-1).view_as(heatmaps)
+    x, y = (
+        (weights.sum(axis) * torch.arange(side, dtype=weights.dtype, device=weights.device)).sum(-1)
+        for axis, side in ((2, w), (3, h))
+    )
+    return to_fractions(torch.stack([x, y], -1), (h, w)), None
+
+
+def corrected_argmax(
+    output: torch.Tensor,  # (n, L, h * h + 2) the cells of a square heatmap, and (x, y) in cells
+) -> tuple[torch.Tensor, torch.Tensor]:  # (n, L, 2) fractions, (n, L) scores
+    """The largest cell and the correction of it that a network regresses (sub-pixel paper, section 4.1)."""
+    output = at_least_fp32(output)
+    side = math.isqrt(output.shape[-1] - 2)
+    cells, scores = _peaks(output[..., :-2].reshape(*output.shape[:2], side, side))
+    return to_fractions(cells + output[..., -2:], (side, side)), scores
+
+
 def expectation(
     heatmaps: torch.Tensor,  # (n, L, h, w), not negative
 ) -> tuple[torch.Tensor, None]:  # (n, L, 2) fractions
@@ -174,6 +201,8 @@ register_decoder(Decoder("argmax", argmax_quarter, has_scores=True))
 register_decoder(Decoder("local_soft_argmax", local_soft_argmax, has_scores=True, window=5, temperature=10.0))
 # The structured paper's scores are logits of a softmax at its loss's epsilon = 1; no peak of theirs is a probability.
 register_decoder(Decoder("structured", local_soft_argmax, has_scores=False, window=5, temperature=1.0))
+register_decoder(Decoder("soft_argmax", soft_argmax, has_scores=False, temperature=1.0))
+register_decoder(Decoder("corrected_argmax", corrected_argmax, has_scores=True, takes=CORRECTED))
 register_decoder(Decoder("expectation", expectation, has_scores=False))
 
 

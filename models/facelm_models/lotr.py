@@ -7,6 +7,8 @@ Equations and table I refer to that paper. Where it is silent or contradicts its
 - The variants with upsampling learn their positions per row and per column. A vector for each of their 24 x 24 cells
   would alone be 1% of LOTR-M+, and the sizes it prints have no room for one.
 - Deconvolutions are followed by batch norm and ReLU.
+- Table V's CNN + FFN flattens the map of D channels into the head, whose last layer gives all points at once; its sizes
+  (3.89 and 25.24 M) are met to 0.1%.
 - HRNet, of which it says no more than the name, is the ImageNet network HRNet-W18-C without its classifier, so that
   LOTR-HR+ has "the same architecture" as the others: 32 pixels to a cell before two deconvolutions.
 """
@@ -41,6 +43,8 @@ class LOTRConfig:
     ``layers``: of encoder and of decoder each. ``lateral``: the tokens are cells of the backbone's map of stride 16,
     added to the map of stride 32 at twice its resolution (not in the paper; Lin et al. 2017, "Feature Pyramid
     Networks", section 3); MobileNetV2 only, without upsampling. ``confidence``: it has a :class:`Confidence`.
+    ``transformer``: False is table V's CNN + FFN, the head alone on the flat map, which ``layers``, ``heads``,
+    ``feedforward`` and ``axial`` say nothing of.
     """
 
     num_landmarks: int = 68
@@ -56,6 +60,7 @@ class LOTRConfig:
     dropout: float = 0.1
     lateral: bool = False
     confidence: bool = False
+    transformer: bool = True
 
 
 class HRNetW18C(nn.Module):
@@ -142,6 +147,8 @@ class LOTR(nn.Module):
         super().__init__()
         if config.size % STRIDE:
             raise ValueError(f"LOTR takes crops whose side is a multiple of {STRIDE}, not {config.size}")
+        if config.confidence and not config.transformer:
+            raise ValueError("LOTR without its transformer has no tokens of points for a confidence")
         self.config = config
         self.backbone = build_backbone(config.backbone)
         if config.lateral and (config.backbone != "mobilenet_v2" or config.upsampling):
@@ -156,23 +163,26 @@ class LOTR(nn.Module):
             if config.lateral and isinstance(self.backbone, MobileNetV2)
             else None
         )
-        self.position: nn.Parameter | AxialPositions = (
-            AxialPositions(self.side, config.dim)
-            if config.axial
-            else nn.Parameter(0.1 * torch.randn(1, self.side**2, config.dim))
-        )
-        # The paper's std of 1e-4 leaves all queries alike and training at the mean shape; 1 tells them apart.
-        self.queries = nn.Parameter(torch.randn(1, config.num_landmarks, config.dim))
-        shape = (config.dim, config.heads, config.feedforward)
-        self.encoder = nn.ModuleList(EncoderLayer(*shape) for _ in range(config.layers))
-        self.decoder = nn.ModuleList(DecoderLayer(*shape) for _ in range(config.layers))
+        inputs, outputs = self.side**2 * config.dim, 2 * config.num_landmarks
+        if config.transformer:
+            inputs, outputs = config.dim, 2
+            self.position: nn.Parameter | AxialPositions = (
+                AxialPositions(self.side, config.dim)
+                if config.axial
+                else nn.Parameter(0.1 * torch.randn(1, self.side**2, config.dim))
+            )
+            # The paper's std of 1e-4 leaves all queries alike and training at the mean shape; 1 tells them apart.
+            self.queries = nn.Parameter(torch.randn(1, config.num_landmarks, config.dim))
+            shape = (config.dim, config.heads, config.feedforward)
+            self.encoder = nn.ModuleList(EncoderLayer(*shape) for _ in range(config.layers))
+            self.decoder = nn.ModuleList(DecoderLayer(*shape) for _ in range(config.layers))
         self.dropout = nn.Dropout(config.dropout)
         self.head = nn.Sequential(  # eq. 19 with two hidden layers, table I
-            nn.Linear(config.dim, config.head),
+            nn.Linear(inputs, config.head),
             nn.ReLU(inplace=True),
             nn.Linear(config.head, config.head),
             nn.ReLU(inplace=True),
-            nn.Linear(config.head, 2),
+            nn.Linear(config.head, outputs),
         )
         self.register_buffer("mean_shape", torch.full((config.num_landmarks, 2), 0.5))
         initialise(self)
@@ -183,7 +193,11 @@ class LOTR(nn.Module):
         self,
         crops: torch.Tensor,  # (n, 3, S, S)
     ) -> torch.Tensor:  # (n, L, 2)
-        return self.forward_features(crops)[0]
+        if self.config.transformer:
+            return self.forward_features(crops)[0]
+        offsets = self.head(self.dropout(self.tokens(crops)[0].flatten(1)))
+        out: torch.Tensor = self.mean_shape + offsets.view(-1, *self.mean_shape.shape)
+        return out
 
     def forward_features(
         self,
@@ -205,7 +219,7 @@ class LOTR(nn.Module):
         self,
         crops: torch.Tensor,  # (n, 3, S, S)
     ) -> tuple[torch.Tensor, torch.Tensor]:  # (n, D, side, side), (n, channels, S / 32, S / 32)
-        """What the transformer looks at, as a map, and the backbone's deepest map."""
+        """What the transformer or the flat head looks at, as a map, and the backbone's deepest map."""
         if self.lateral is not None and isinstance(self.backbone, MobileNetV2):
             finer, deepest = self.backbone.two_maps(crops)
             coarser = F.interpolate(self.reduce(deepest), scale_factor=2.0, mode="nearest")

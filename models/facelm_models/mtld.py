@@ -6,7 +6,12 @@ Equations and tables refer to that paper, which leaves much open. Chosen here:
   "subsequent ones"), heads D -> D -> 2 that add to the points so far, positions learned per row and column.
 - A map's cells attend to each other with values weighted by the finer map's memory, averaged down to their
   resolution; the finest has none before it.
-- The fusion encoder sees the memories of all three maps as one sequence.
+- The fusion encoder sees the memories of all three maps as one sequence. The text has it combine "representations from
+  the CNN-based backbone and FPA"; it does not say how. ``fusion = "sum"`` adds the backbone's maps to their memories,
+  which costs no weight, as table 4's sizes leave no room for any; the papers' recipes take it. A memory holds its map
+  by the residual of eq. 1 already, so that the two are close.
+- Table 3's baseline, "the coordinate regression framework with ResNet-18", is here the same encoder and decoder on the
+  map of stride 32 alone.
 
 Table 4 does not say what it counts. Parameters without the heatmap branch but with the backbone's ImageNet classifier,
 which nothing uses, are 12.9 / 27.1 / 46.1 M for ResNet-18 / 50 / 101 (paper 12.6 / 27.3 / 46.0). No layers meet all
@@ -20,7 +25,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -35,7 +40,12 @@ STRIDES = (8, 16, 32)
 
 @dataclass(frozen=True)
 class MTLDConfig:
-    """``size``: side of the crop in pixels, a multiple of 32; ``depth``: of the ResNet; ``dim``: channels of tokens."""
+    """Options of the MTLD variants.
+
+    ``size``: side of the crop in pixels, a multiple of 32; ``depth``: of the ResNet; ``dim``: channels of tokens.
+    ``multi_scale``: False leaves out the feature pyramid attention, and the encoder sees the map of stride 32 alone.
+    ``fusion``: what the encoder is given, the ``memories`` or their ``sum`` with the maps they are of.
+    """
 
     num_landmarks: int = 68
     size: int = 256
@@ -45,6 +55,8 @@ class MTLDConfig:
     feedforward: int = 256
     encoder_layers: int = 2
     decoder_layers: int = 2
+    multi_scale: bool = True
+    fusion: Literal["memories", "sum"] = "memories"
 
 
 class FeaturePyramidAttention(EncoderLayer):
@@ -122,8 +134,9 @@ class MTLD(nn.Module):
         dim, shape = config.dim, (config.dim, config.heads, config.feedforward)
         self.backbone = ResNet(config.depth)
         self.reduce = nn.ModuleList(nn.Conv2d(channels, dim, 1) for channels in self.backbone.channels[1:])
-        self.positions = nn.ModuleList(AxialPositions(config.size // stride, dim) for stride in STRIDES)
-        self.pyramid = nn.ModuleList(FeaturePyramidAttention(*shape) for _ in STRIDES)
+        scales = STRIDES if config.multi_scale else STRIDES[-1:]
+        self.positions = nn.ModuleList(AxialPositions(config.size // stride, dim) for stride in scales)
+        self.pyramid = nn.ModuleList(FeaturePyramidAttention(*shape) for _ in scales) if config.multi_scale else None
         self.encoder = nn.ModuleList(EncoderLayer(*shape) for _ in range(config.encoder_layers))
         self.queries = nn.Parameter(torch.randn(1, config.num_landmarks, dim))
         self.decoder = nn.ModuleList(DecoderLayer(*shape) for _ in range(config.decoder_layers))
@@ -156,7 +169,7 @@ class MTLD(nn.Module):
 
     def _landmarks(self, maps: Sequence[torch.Tensor]) -> list[torch.Tensor]:  # of every layer (n, L, 2)
         positions = [position() for position in self.positions]
-        memory, position = torch.cat(self._memories(maps, positions), 1), torch.cat(positions, 1)
+        memory, position = torch.cat(self._tokens(maps, positions), 1), torch.cat(positions, 1)
         for layer in self.encoder:
             memory = layer(memory, position)
         y: torch.Tensor = self.queries  # of one crop, and so the same for all
@@ -166,15 +179,29 @@ class MTLD(nn.Module):
             offsets.append(head(y))
         return list(itertools.accumulate(offsets, initial=self.mean_shape))[1:]
 
-    def _memories(
+    def _tokens(
         self,
+        maps: Sequence[torch.Tensor],  # three (n, D, h, w), each half of the one before
+        positions: Sequence[torch.Tensor],  # (1, h * w, D) of each that is used
+    ) -> list[torch.Tensor]:  # (n, h * w, D) of each
+        """What the fusion encoder is given."""
+        if self.pyramid is None:
+            return [maps[-1].flatten(2).transpose(1, 2)]
+        memories = self._memories(self.pyramid, maps, positions)
+        if self.config.fusion == "memories":
+            return memories
+        return [memory + x.flatten(2).transpose(1, 2) for memory, x in zip(memories, maps, strict=True)]
+
+    @staticmethod
+    def _memories(
+        pyramid: nn.ModuleList,
         maps: Sequence[torch.Tensor],  # three (n, D, h, w), each half of the one before
         positions: Sequence[torch.Tensor],  # (1, h * w, D) of each
     ) -> list[torch.Tensor]:  # (n, h * w, D) of each
         memories: list[torch.Tensor] = []
-        for pyramid, x, position in zip(self.pyramid, maps, positions, strict=True):
+        for layer, x, position in zip(pyramid, maps, positions, strict=True):
             before = _halved(memories[-1], x.shape[-1]) if memories else None
-            memories.append(pyramid(x.flatten(2).transpose(1, 2), position, before))
+            memories.append(layer(x.flatten(2).transpose(1, 2), position, before))
         return memories
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
@@ -20,13 +21,17 @@ ALIGNED = {"kind": "kps5", "zoom": 0.875, "shift": (0.5, 22.5)}
 """The crop this project trains on: the ArcFace template in a square of 128 ArcFace pixels, moved down for chins."""
 
 Decoding = str
-"""The name of a registered :class:`Decoder`, as model infos, recipes and cards hold it."""
+"""The name of a registered :class:`Decoder`, as model infos, recipes, cards and ``--decoding`` hold it.
+
+Parameters of the decoder may follow: ``local_soft_argmax:window=7,temperature=5``.
+"""
 
 Points = tuple[torch.Tensor, torch.Tensor | None]
 """(n, L, 2) points as fractions of the crop, and (n, L) scores in [0, 1] or None."""
 
 COORDINATES = "(n, L, 2) fractions of the crop"
 HEATMAPS = "(n, L, h, w) heatmaps"
+CORRECTED = "(n, L, h h + 2) square heatmaps, row by row, and corrections"
 
 
 class UnknownModel(KeyError):
@@ -168,8 +173,31 @@ def list_decoders() -> list[str]:
 
 
 def decoder(name: Decoding) -> Decoder:
-    """Return what is registered under ``name``. Raises UnknownDecoding (a KeyError) that lists the names."""
+    """Return what is registered under ``name``, with the parameters that follow it after a colon.
+
+    Raises UnknownDecoding (a KeyError) that lists the names, or says which parameters the decoder has.
+    """
     _load_decoders()
-    if name not in _decoders:
-        raise UnknownDecoding(f"no decoding is named {name!r}; decodings: {', '.join(list_decoders())}")
-    return _decoders[name]
+    head, colon, parameters = name.partition(":")
+    if head not in _decoders:
+        raise UnknownDecoding(f"no decoding is named {head!r}; decodings: {', '.join(list_decoders())}")
+    return _with_parameters(_decoders[head], parameters) if colon else _decoders[head]
+
+
+def _with_parameters(base: Decoder, text: str) -> Decoder:
+    own = [key for key in ("window", "temperature") if getattr(base, key) is not None]
+    values: dict[str, float] = {}
+    for part in text.split(","):
+        key, _, value = part.partition("=")
+        try:
+            values[key] = int(value) if key == "window" else float(value)
+        except ValueError:
+            values[key] = 0
+        if key not in own or not 0 < values[key] < math.inf or (key == "window" and values[key] % 2 == 0):
+            has = " and ".join({"window": "an odd window", "temperature": "a temperature above 0"}[one] for one in own)
+            raise UnknownDecoding(
+                f"{base.name}:{text} is no decoding: {base.name} has {has or 'no parameters'}"
+                + (f", as {base.name}:{','.join(f'{one}={getattr(base, one):g}' for one in own)}" if own else "")
+            )
+    name = f"{base.name}:{','.join(f'{key}={values[key]:g}' for key in own if key in values)}"
+    return replace(base, name=name, **values)  # type: ignore[arg-type]

@@ -26,7 +26,9 @@ class SLPTConfig:
     """``size``: side of the crop in pixels, a multiple of 32; ``dim``: C_I of the paper, channels of map and tokens.
 
     ``layers``: inherent relation layers; ``samples``: K, points a patch is sampled at in a row; ``patch``: side of the
-    first stage's patches as a fraction of the crop, halved from each of the ``stages`` to the next.
+    first stage's patches as a fraction of the crop, halved from each of the ``stages`` to the next. Without
+    ``self_attention`` a layer has no MSA block, without ``cross_attention`` no MCA block, and the landmarks'
+    representations are then what the first layer starts from (section 4.5); without ``structure`` P of eq. 3 is 0.
     """
 
     num_landmarks: int = 68
@@ -40,6 +42,9 @@ class SLPTConfig:
     samples: int = 7
     patch: float = 0.25
     stages: int = 3
+    self_attention: bool = True
+    cross_attention: bool = True
+    structure: bool = True
 
 
 class PatchCrop(nn.Module):
@@ -118,15 +123,18 @@ class InherentRelationLayer(nn.Module):
     def __init__(self, config: SLPTConfig) -> None:
         super().__init__()
         dim = config.dim
-        self.self_attention = Attention(dim, config.heads, config.dropout)
-        self.cross_attention = Attention(dim, config.heads, config.dropout)
+        shape = dim, config.heads, config.dropout
+        self.self_attention = Attention(*shape) if config.self_attention else None
+        self.cross_attention = Attention(*shape) if config.cross_attention else None
         self.mlp = nn.Sequential(
             nn.Linear(dim, config.feedforward),
             nn.ReLU(inplace=True),
             nn.Dropout(config.dropout),
             nn.Linear(config.feedforward, dim),
         )
-        self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(dim) for _ in range(3))
+        self.norm1 = nn.LayerNorm(dim) if config.self_attention else None
+        self.norm2 = nn.LayerNorm(dim) if config.cross_attention else None
+        self.norm3 = nn.LayerNorm(dim)
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(
@@ -136,11 +144,13 @@ class InherentRelationLayer(nn.Module):
         patches: torch.Tensor,  # (n, L, D), R
         encoded: torch.Tensor,  # (n, L, D), R + P
     ) -> torch.Tensor:  # (n, L, D)
-        y = self.norm1(x)
-        at = y + queries
-        x = x + self.dropout(self.self_attention(at, at, y))  # eq. 1, 2
-        y = self.norm2(x)
-        x = x + self.dropout(self.cross_attention(y + queries, encoded, patches))  # eq. 3, 4
+        if self.self_attention is not None and self.norm1 is not None:
+            y = self.norm1(x)
+            at = y + queries
+            x = x + self.dropout(self.self_attention(at, at, y))  # eq. 1, 2
+        if self.cross_attention is not None and self.norm2 is not None:
+            y = self.norm2(x)
+            x = x + self.dropout(self.cross_attention(y + queries, encoded, patches))  # eq. 3, 4
         out: torch.Tensor = x + self.dropout(self.mlp(self.norm3(x)))
         return out
 
@@ -181,12 +191,16 @@ class SLPT(nn.Module):
         super().__init__()
         if config.size % 32:
             raise ValueError(f"SLPT takes crops whose side is a multiple of 32 pixels, not {config.size}")
+        if config.stages < 1 or config.layers < 1:
+            raise ValueError(f"SLPT has at least one stage of one layer, not {config.stages} of {config.layers}")
         self.config = config
         self.features = feature_extractor(config)
         self.crop = PatchCrop(config.samples)
         self.embed = PatchEmbedding(config.dim, config.samples)
-        self.structure = nn.Parameter(torch.randn(1, config.num_landmarks, config.dim))  # P of eq. 3
-        self.queries = nn.Parameter(torch.randn(1, config.num_landmarks, config.dim))  # Q of eq. 1
+        points = 1, config.num_landmarks, config.dim
+        encoded = config.structure and config.cross_attention
+        self.structure = nn.Parameter(torch.randn(points)) if encoded else None  # P of eq. 3
+        self.queries = nn.Parameter(torch.randn(points))  # Q of eq. 1
         self.relations = nn.ModuleList(InherentRelationLayer(config) for _ in range(config.layers))
         self.head = nn.Sequential(nn.LayerNorm(config.dim), nn.Linear(config.dim, 2))
         self.register_buffer("mean_shape", torch.full((config.num_landmarks, 2), 0.5))
@@ -219,6 +233,13 @@ class SLPT(nn.Module):
         """The points that each layer of each stage finds, all of which eq. 8 supervises."""
         return torch.stack([torch.stack(layers, 1) for layers in self._stages(crops)], 1)
 
+    def stage_points(
+        self,
+        crops: torch.Tensor,  # (n, 3, S, S)
+    ) -> torch.Tensor:  # (n, stages, L, 2)
+        """The points that each stage ends with, of which ``forward`` gives the last (table 5)."""
+        return torch.stack([layers[-1] for layers in self._stages(crops)], 1)
+
     def _stages(self, crops: torch.Tensor) -> list[list[torch.Tensor]]:
         """Algorithm 1: of each stage, of each layer, the points (n, L, 2)."""
         features = self.features(crops)
@@ -238,8 +259,8 @@ class SLPT(nn.Module):
         corner = (points - side / 2).clamp(0, 1)
         extent = (points + side / 2).clamp(0, 1) - corner  # patches are smaller where the map ends
         patches = self.embed(self.crop(features, corner, extent))
-        encoded = patches + self.structure
-        x = patches.new_zeros(1, *patches.shape[1:])  # of one crop, and so the same for all
+        encoded = patches if self.structure is None else patches + self.structure
+        x = patches.new_zeros(1, *patches.shape[1:]) if self.config.cross_attention else patches  # zeros of all crops
         found = []
         for layer in self.relations:
             x = layer(x, self.queries, patches, encoded)

@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from facelm_models import create, info
 from facelm_models.backbones.hourglass import HierarchicalBlock
+from facelm_models.heatmaps import decode
 from facelm_models.official import get
 from facelm_sdk.transform import CropRecipe
 from tests.tolerances import REWRITE
@@ -113,3 +114,16 @@ def test_official_crop_is_the_public_codes():
 def test_official_keys_of_another_network():
     with pytest.raises(TypeError, match="fit a FAN"):
         get("fan").keys(nn.Linear(1, 1))
+
+
+@torch.no_grad()
+def test_corrections_stand_behind_the_cells():
+    torch.manual_seed(0)
+    network = create("fan2", size=64, num_landmarks=5, dim=16, depth=2, correction=True).eval()
+    plain = create("fan2", size=64, num_landmarks=5, dim=16, depth=2).eval()
+    plain.load_state_dict({k: v for k, v in network.state_dict().items() if not k.startswith("correction")})
+    crops = torch.randn(2, 3, 64, 64)
+    first, last = network.intermediate(crops)
+    assert first.shape == (2, 5, 16, 16) and last.shape == (2, 5, 16 * 16 + 2)
+    torch.testing.assert_close(last[..., :-2].unflatten(2, (16, 16)), plain(crops))
+    assert torch.equal(network(crops), last) and decode(last, "corrected_argmax")[0].shape == (2, 5, 2)

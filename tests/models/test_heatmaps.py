@@ -16,10 +16,11 @@ from facelm_models.heatmaps import (
     encode_quantised,
     expectation,
     local_soft_argmax,
+    soft_argmax,
     to_cells,
     to_fractions,
 )
-from facelm_models.registry import Decoder, decoder, list_decoders, register_decoder
+from facelm_models.registry import HEATMAPS, Decoder, decoder, list_decoders, register_decoder
 from facelm_training.losses import structured
 from tests.tolerances import GRADIENT, REWRITE
 
@@ -153,7 +154,7 @@ def test_encode_then_decode(x, y):
     assert worst(encode(point, SIZE), "local_soft_argmax") <= 0.2
 
 
-@pytest.mark.parametrize("decoding", ["local_soft_argmax", "expectation"])
+@pytest.mark.parametrize("decoding", ["local_soft_argmax", "expectation", "soft_argmax"])
 def test_gradients_flow(decoding):
     torch.manual_seed(0)
     heatmaps = torch.rand(2, 2, 5, 6, dtype=torch.float64, requires_grad=True)
@@ -172,7 +173,7 @@ def test_gradients_stay_in_the_window():
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("decoding", [name for name in list_decoders() if decoder(name).of_maps])
+@pytest.mark.parametrize("decoding", [name for name in list_decoders() if decoder(name).takes == HEATMAPS])
 def test_half_precision_is_decoded_in_fp32(dtype, decoding):
     torch.manual_seed(1)
     heatmaps = torch.rand(2, 3, *SIZE).to(dtype)
@@ -213,10 +214,13 @@ def test_what_each_decoder_is():
         "local_soft_argmax": (5, 10.0, True, True),
         "structured": (5, 1.0, False, True),
         "expectation": (None, None, False, True),
+        "soft_argmax": (None, 1.0, False, True),
+        "corrected_argmax": (None, None, True, True),
     }
     maps = torch.rand(2, 3, *SIZE)
+    outputs = {"coordinates": maps[..., 0, :2], "corrected_argmax": torch.rand(2, 3, 8 * 8 + 2)}
     for name, found in described.items():
-        points, scores = decode(maps if found.of_maps else maps[..., 0, :2], name)
+        points, scores = decode(outputs.get(name, maps), name)
         assert points.shape == (2, 3, 2) and (scores is not None) == found.has_scores
     expected, _ = local_soft_argmax(maps, window=5, temperature=1.0)
     assert torch.equal(decode(maps, "structured")[0], expected)
@@ -229,3 +233,50 @@ def test_decoders_are_registered_once():
     assert decoder("argmax") is before
     with pytest.raises(KeyError, match="no decoding is named 'soft'; decodings: coordinates, argmax"):
         decode(torch.zeros(1, 1, *SIZE), "soft")
+
+
+def test_parameters_follow_a_name():
+    maps = torch.rand(2, 3, *SIZE)
+    found = decoder("local_soft_argmax:temperature=5,window=7")
+    assert (found.name, found.window, found.temperature) == ("local_soft_argmax:window=7,temperature=5", 7, 5.0)
+    assert found.has_scores and decoder(found.name) == found
+    expected, _ = local_soft_argmax(maps, window=7, temperature=5.0)
+    assert torch.equal(decode(maps, found.name)[0], expected)
+    assert decoder("structured:temperature=2").window == 5
+    assert decoder("local_soft_argmax").window == 5, "what is registered stays"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("local_soft_argmax:window=4", "has an odd window and a temperature above 0, as local_soft_argmax:window=5"),
+        ("local_soft_argmax:width=3", "has an odd window"),
+        ("local_soft_argmax:", "has an odd window"),
+        ("structured:temperature=0", "a temperature above 0"),
+        ("soft_argmax:window=3", "soft_argmax has a temperature above 0, as soft_argmax:temperature=1"),
+        ("soft_argmax:temperature=nan", "a temperature above 0"),
+        ("argmax:window=3", "argmax has no parameters"),
+        ("soft:window=3", "no decoding is named 'soft'"),
+    ],
+)
+def test_wrong_parameters_are_told(name, message):
+    with pytest.raises(KeyError, match=message):
+        decoder(name)
+
+
+def test_soft_argmax_by_hand():
+    heatmap = one_map({(3, 2): math.log(4), (8, 5): math.log(2)})
+    rest = SIZE[0] * SIZE[1]
+    x = (4 * 3 + 2 * 8 + (rest / 16 * 120 - 3 - 8)) / (rest + 4)
+    y = (4 * 2 + 2 * 5 + (rest / 12 * 66 - 2 - 5)) / (rest + 4)
+    torch.testing.assert_close(cells(soft_argmax(heatmap)[0])[0, 0].tolist(), [x, y])
+    sharp = cells(soft_argmax(heatmap, temperature=50.0)[0])[0, 0]
+    torch.testing.assert_close(sharp.tolist(), [3.0, 2.0])
+
+
+def test_corrections_are_added_to_the_largest_cell():
+    heatmap = one_map({(3, 2): 0.8}, size=(6, 6))
+    output = torch.cat([heatmap.flatten(2), torch.tensor([[[0.25, -0.5]]], dtype=torch.float64)], 2)
+    points, scores = decode(output, "corrected_argmax")
+    torch.testing.assert_close(cells(points, size=(6, 6))[0, 0].tolist(), [3.25, 1.5])
+    assert scores.item() == 0.8

@@ -176,3 +176,25 @@ def test_a_lateral_connection_of_zeros_changes_nothing():
 def test_lateral_connections_are_refused_where_there_is_no_map_for_them(options):
     with pytest.raises(ValueError, match="lateral connection with mobilenet_v2"):
         create("lotr_m", size=64, lateral=True, **options)
+
+
+@pytest.mark.parametrize(("backbone", "millions"), [("mobilenet_v2", 3.89), ("resnet50", 25.24)])
+def test_cnn_and_ffn_has_the_papers_size(backbone, millions):
+    """Table V, batch norm statistics counted as in the sizes of LOTR."""
+    network = outline("lotr_m", num_landmarks=106, transformer=False, backbone=backbone)
+    statistics = sum(b.numel() for name, b in network.named_buffers() if "running" in name)
+    assert (parameters(network) + statistics) / 1e6 == pytest.approx(millions, abs=0.005)
+
+
+@torch.no_grad()
+def test_cnn_and_ffn_starts_at_its_mean_shape_and_sees_the_picture():
+    network = create("lotr_m", size=64, num_landmarks=5, transformer=False, dropout=0.0).train()
+    network.mean_shape.uniform_(0.2, 0.8)
+    crops = torch.randn(3, 3, 64, 64)
+    points = network(crops)
+    assert points.shape == (3, 5, 2)
+    torch.testing.assert_close(network.intermediate(crops)[0], points)
+    assert (points - network.mean_shape).abs().max() < 1
+    assert points.std(0).max() > 1e-4
+    with pytest.raises(ValueError, match="no tokens of points"):
+        create("lotr_m", size=64, transformer=False, confidence=True)

@@ -94,9 +94,9 @@ def test_coarser_maps_see_the_finer_ones_memory():
     model = tiny()
     maps = [torch.randn(1, 128, side, side) for side in (8, 4, 2)]
     positions = [position() for position in model.positions]
-    before = model._memories(maps, positions)
+    before = model._memories(model.pyramid, maps, positions)
     maps[0] += 1.0
-    after = model._memories(maps, positions)
+    after = model._memories(model.pyramid, maps, positions)
     assert all((x - y).abs().max() > 1e-4 for x, y in zip(before, after, strict=True))
     assert [x.shape for x in after] == [(1, 64, 128), (1, 16, 128), (1, 4, 128)]
 
@@ -111,3 +111,24 @@ def test_every_parameter_learns():
 def test_sides_are_checked():
     with pytest.raises(ValueError, match="multiple of 32, not 100"):
         create("mtld_r18", size=100)
+
+
+@torch.no_grad()
+def test_the_base_transformer_sees_the_coarsest_map_alone():
+    model, crops = tiny(multi_scale=False), torch.randn(2, 3, 64, 64)
+    assert not any(key.startswith("pyramid") for key in model.state_dict())
+    maps = model._features(crops)
+    before = model._landmarks(maps)[-1]
+    torch.testing.assert_close(model._landmarks([maps[0] + 1, maps[1] + 1, maps[2]])[-1], before)
+    assert (model._landmarks([maps[0], maps[1], maps[2] + torch.randn(1, 128, 1, 1)])[-1] - before).abs().max() > 1e-4
+    assert torch.equal(model(crops), before) and model.intermediate(crops).heatmaps.shape == (2, 5, 16, 16)
+
+
+@torch.no_grad()
+def test_maps_are_added_to_their_memories():
+    model, sums = tiny(), tiny(fusion="sum")
+    assert parameters(model) == parameters(sums)
+    maps = [torch.randn(1, 128, side, side) for side in (8, 4, 2)]
+    positions = [position() for position in model.positions]
+    for memory, token, x in zip(model._tokens(maps, positions), sums._tokens(maps, positions), maps, strict=True):
+        torch.testing.assert_close(token, memory + x.flatten(2).transpose(1, 2))

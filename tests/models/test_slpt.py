@@ -228,3 +228,56 @@ def test_an_official_checkpoint_loads():
         load(model, theirs, "slpt")
     with pytest.raises(WeightsError, match="backbone='hrnet18'"):
         load(SLPT(SLPTConfig(backbone="resnet34", num_landmarks=5, layers=1)), theirs, "slpt")
+
+
+@torch.no_grad()
+def test_stage_points_are_the_last_layers():
+    model, crops = tiny(stages=2), torch.randn(2, 3, 64, 64)
+    found = model.stage_points(crops)
+    assert found.shape == (2, 2, 5, 2)
+    assert torch.equal(found, model.intermediate(crops)[:, :, -1]) and torch.equal(found[:, -1], model(crops))
+
+
+SWITCHES = [
+    {"self_attention": False},
+    {"cross_attention": False},
+    {"self_attention": False, "cross_attention": False},
+    {"structure": False},
+    {"stages": 1},
+]
+
+
+@pytest.mark.parametrize("options", SWITCHES)
+def test_switches_take_parts_away(options):
+    """Of tables 5 to 7."""
+    model, whole = tiny(**options), tiny()
+    gone = {key for key in whole.state_dict() if key not in model.state_dict()}
+    assert all(key in whole.state_dict() for key in model.state_dict())
+    cross = not options.get("cross_attention", True)
+    assert ("structure" in gone) == (cross or not options.get("structure", True))
+    assert any(".self_attention." in key for key in gone) == (not options.get("self_attention", True))
+    assert any(".cross_attention." in key for key in gone) == cross
+    crops = torch.randn(3, 3, 64, 64)
+    with torch.no_grad():
+        points = model(crops)
+    assert points.shape == (3, 5, 2) and points.std(0).max() > 1e-5, "the points do not depend on the picture"
+
+
+@torch.no_grad()
+def test_without_attention_every_landmark_is_found_by_its_own_patch():
+    """Model 1 of table 6: moving one landmark's patch moves no other landmark."""
+    model, crops = tiny(self_attention=False, cross_attention=False, stages=1), torch.randn(1, 3, 64, 64)
+    before = model(crops)
+    model.mean_shape[2] += 0.05
+    moved = (model(crops) - before).abs().amax(-1)[0] > 0
+    assert moved.tolist() == [False, False, True, False, False]
+    model = tiny(stages=1)
+    before = model(crops)
+    model.mean_shape[2] += 0.05
+    assert ((model(crops) - before).abs().amax(-1)[0] > 0).all()
+
+
+def test_a_stage_and_a_layer_at_least():
+    for options in ({"stages": 0}, {"layers": 0}):
+        with pytest.raises(ValueError, match="at least one stage of one layer"):
+            tiny(**options)

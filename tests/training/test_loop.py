@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import math
@@ -14,7 +15,7 @@ from torch import nn
 
 from facelm_sdk.errors import InputError
 from facelm_training.lamb import Lamb
-from facelm_training.loop import Schedule, prefetch, train, update_average
+from facelm_training.loop import Schedule, parts, prefetch, train, update_average
 from facelm_training.progress import StageProgress
 
 
@@ -235,3 +236,57 @@ def test_a_longer_schedule_goes_on_and_a_shorter_one_cannot(tmp_path):
     assert task.asked == [6, 7]
     groups = torch.load(tmp_path / "last.pt", weights_only=True)["optimiser"]["param_groups"]
     assert [group["weight_decay"] for group in groups] == [0.5, 0.0]
+
+
+def test_parts_of_a_batch_keep_the_views_of_a_sample_together():
+    base = torch.arange(4)
+    batch = {"views": torch.cat([base, base + 10])[:, None], "base": base}
+    found = list(parts(batch, 2))
+    assert [part["base"].tolist() for part in found] == [[0, 1], [2, 3]]
+    assert [part["views"][:, 0].tolist() for part in found] == [[0, 1, 10, 11], [2, 3, 12, 13]]
+
+
+class Plain(Task):
+    """Without what makes a part differ from the whole: batch norm and dropout."""
+
+    def __init__(self):
+        super().__init__()
+        self.model = nn.Sequential(nn.Linear(3, 16), nn.Tanh(), nn.Linear(16, 1))
+
+
+def test_an_accumulated_batch_is_the_batch(tmp_path):
+    schedule = dataclasses.replace(SCHEDULE, precision="fp32")
+    whole = train(Plain(), schedule, tmp_path / "whole", evaluate_every=3).state_dict()
+    schedule = dataclasses.replace(schedule, accumulate=4)
+    accumulated = train(Plain(), schedule, tmp_path / "parts", evaluate_every=3).state_dict()
+    for key, value in whole.items():
+        torch.testing.assert_close(accumulated[key], value, rtol=1e-3, atol=1e-4)
+    logs = [list(csv.DictReader((tmp_path / name / "log.csv").open())) for name in ("whole", "parts")]
+    for one, other in zip(*logs, strict=True):
+        assert float(one["square"]) == pytest.approx(float(other["square"]), rel=1e-2)
+    with pytest.raises(InputError, match="accumulate is a divisor of the batch, which is 8, not 3"):
+        dataclasses.replace(SCHEDULE, accumulate=3)
+
+
+def test_a_schedule_says_its_precision_and_which_weights_result(tmp_path, caplog):
+    cpu = torch.device("cpu")
+    told = dataclasses.replace(SCHEDULE, precision="bf16", accumulate=2, ema=0.99).told(cpu)
+    assert told == {
+        "batch": 8,
+        "optimiser": "adamw",
+        "accumulate": 2,
+        "precision": "bf16 autocast",
+        "weights": "exponential moving average, decay 0.99",
+    }
+    plain = dataclasses.replace(SCHEDULE, precision="fp32", ema=0.0)
+    assert (plain.told(cpu)["precision"], plain.told(cpu)["weights"]) == ("fp32", "of the last step")
+    with caplog.at_level("INFO"):
+        train(Plain(), plain, tmp_path, description="a line")
+    assert "a line: batch 8, optimiser adamw, precision fp32, weights of the last step" in caplog.text
+
+
+def test_a_log_of_an_older_version_goes_on_in_its_columns(tmp_path):
+    (tmp_path / "log.csv").write_text("step,score\n2,5.0\n")
+    train(Task(), SCHEDULE, tmp_path, evaluate_every=3)
+    rows = list(csv.DictReader((tmp_path / "log.csv").open()))
+    assert [row["step"] for row in rows] == ["2", "3", "6"] and set(rows[0]) == {"step", "score"}

@@ -20,6 +20,8 @@ from facelm_training.losses import (
     siamese,
     smooth_l1,
     smooth_wing,
+    spread,
+    star,
     structure,
     structured,
     wing,
@@ -462,3 +464,41 @@ def test_siamese_of_unknown_points():
     same = torch.tensor([[1.0, 0, 0], [0, 1, 0]]).expand(2, 1, 2, 3)
     assert siamese(maps, same, target).item() == pytest.approx(4.5)
     assert siamese(maps, same, target, torch.tensor([[True, False]])).item() == pytest.approx(0, abs=1e-6)
+
+
+def gaussian(mean, along, across, angle, side=65):
+    """A map (1, 1, side, side) with the mean in -1..1, and the standard deviations of its axes."""
+    x = torch.linspace(-1, 1, side, dtype=torch.float64)
+    dx, dy = x[None] - mean[0], x[:, None] - mean[1]
+    u = math.cos(angle) * dx + math.sin(angle) * dy
+    v = -math.sin(angle) * dx + math.cos(angle) * dy
+    return torch.exp(-0.5 * ((u / along) ** 2 + (v / across) ** 2))[None, None]
+
+
+def test_spread_of_a_gaussian():
+    angle = 0.5
+    mean, covariance = spread(gaussian((0.1, -0.2), 0.2, 0.1, angle))
+    torch.testing.assert_close(mean[0, 0].tolist(), [0.1, -0.2], atol=1e-3, rtol=0)
+    turn = torch.tensor([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]], dtype=torch.float64)
+    expected = turn @ torch.diag(torch.tensor([0.04, 0.01], dtype=torch.float64)) @ turn.T
+    torch.testing.assert_close(covariance[0, 0], expected, atol=2e-4, rtol=2e-2)
+
+
+def test_star_weighs_errors_by_the_spread_along_them():
+    """An error along the long axis counts half of one across it, where the map is twice as long as wide."""
+    angle, map_ = 0.5, gaussian((0.0, 0.0), 0.2, 0.1, 0.5)
+    along = torch.tensor([math.cos(angle), math.sin(angle)], dtype=torch.float64)
+    across = torch.tensor([-math.sin(angle), math.cos(angle)], dtype=torch.float64)
+    variances = 0.05
+    for direction, deviation in ((along, 0.2), (across, 0.1)):
+        loss = star(map_, 0.1 * direction.view(1, 1, 2)).item()
+        assert loss == pytest.approx((0.1 - 0.005) / deviation + variances, rel=0.02)
+        assert star(map_, 0.1 * direction.view(1, 1, 2), restriction=0.0).item() < loss - 0.04
+    unknown = torch.zeros(1, 1, dtype=torch.bool)
+    assert star(map_, across.view(1, 1, 2), unknown).item() == 0
+
+
+def test_star_has_a_gradient_where_the_axes_are_not_told_apart():
+    maps = gaussian((0.0, 0.0), 0.1, 0.1, 0.0, side=17).requires_grad_()
+    (slope,) = torch.autograd.grad(star(maps, torch.tensor([[[0.2, 0.1]]], dtype=torch.float64)), maps)
+    assert slope.isfinite().all() and slope.abs().max() > 0

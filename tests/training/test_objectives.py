@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from facelm_models import create, info
-from facelm_models.heatmaps import encode
+from facelm_models.heatmaps import decode, encode
 from facelm_sdk import markup as markups
 from facelm_training.landmarks import LandmarkTask, mean_shape
 from facelm_training.loop import Schedule, train
@@ -21,6 +21,7 @@ from facelm_training.objectives import (
     HeatmapWeights,
     MTLDWeights,
     SLPTWeights,
+    SoftArgmaxWeights,
     StructuredWeights,
     fraction_maps,
 )
@@ -210,10 +211,11 @@ def test_unknown_points_teach_nothing(name):
         "slpt": [torch.rand(2, 3, 6, 68, 2)],
         "heatmap": [torch.rand(2, 68, 16, 16)],
         "mtld": [torch.rand(2, 3, 68, 2), torch.rand(2, 68, 16, 16)],
+        "soft_argmax": [torch.rand(2, 68, 16, 16)],
         "structured": [torch.rand(2, 68, 16, 16), torch.rand(2, 1, 16, 16), torch.rand(2, 68, 16, 16)],
     }[name]
     outputs = [out.requires_grad_() for out in outputs]
-    said = {"mtld": tuple(outputs), "heatmap": outputs}.get(name, outputs[0])
+    said = {"mtld": tuple(outputs), "heatmap": outputs, "soft_argmax": outputs}.get(name, outputs[0])
     if name == "structured":
         said = [SimpleNamespace(scores=outputs[0], edges=outputs[1], points=outputs[2])]
     weights = WEIGHTS[name](**({"siamese": 1.0} if name == "heatmap" else {}))
@@ -277,3 +279,56 @@ def test_slpt_divides_by_the_eyes():
 
     batch = {"crops": points, "points": points, "known": torch.ones(2, 68, dtype=torch.bool)}
     assert OBJECTIVES["slpt"](Off(), batch, MARKUP, SLPTWeights())["loss"].item() == pytest.approx(0.1, rel=1e-4)
+
+
+def test_corrections_are_of_the_encoding_or_of_the_prediction():
+    """Sub-pixel paper, section 4.1: "static" from the label to its own cell, "dynamic" to the map's largest."""
+    batch = labelled()
+    cells = 16 * batch["points"] - 0.5
+    peaks = (cells + 0.5).floor()
+    shifted = (peaks + torch.tensor([1.0, 0.0]) + 0.5) / 16
+    for of, places, correction in (
+        ("encoding", shifted, cells - peaks),
+        ("prediction", shifted, cells - peaks - torch.tensor([1.0, 0.0])),
+    ):
+        output = torch.cat([encode(places, (16, 16)).flatten(2), correction], 2)
+        weights = HeatmapWeights(correction=2.0, correction_of=of)
+        terms = OBJECTIVES["heatmap"](by_table(batch, (output,)), batch, MARKUP, weights)
+        assert terms["correction"].item() == pytest.approx(0, abs=1e-9)
+        output[..., -2] += 0.5  # of a cell, in x
+        terms = OBJECTIVES["heatmap"](by_table(batch, (output,)), batch, MARKUP, weights)
+        assert terms["correction"].item() == pytest.approx(2 * 0.25 / 2, rel=1e-5)
+    assert terms["heatmaps"].item() > 0
+
+
+@pytest.mark.parametrize("reading", ["soft_argmax", "expectation"])
+@pytest.mark.parametrize("loss", ["l1", "l2", "smooth_l1", "star"])
+def test_soft_argmax_is_zero_where_its_decoding_reads_the_label(reading, loss):
+    """And what it is else is of an error in halves of the crop, summed over x and y."""
+    batch = labelled()
+    maps = encode(batch["points"], (16, 16), sigma=0.8)
+    weights = SoftArgmaxWeights(loss=loss, reading=reading, temperature=30.0)
+    batch["points"] = decode(maps, weights.decoding)[0]
+    objective = OBJECTIVES["soft_argmax"]
+    still = objective(by_table(batch, (maps, maps)), batch, MARKUP, weights)["coordinates"].item()
+    batch["points"] = batch["points"] + torch.tensor([0.1 * (15 / 16 if reading == "soft_argmax" else 1), 0.0])
+    moved = objective(by_table(batch, (maps, maps)), batch, MARKUP, weights)["coordinates"].item()
+    if loss == "star":
+        assert moved > still + 0.5
+        return
+    assert still == pytest.approx(0, abs=1e-6)
+    assert moved == pytest.approx(2 * {"l1": 0.2, "l2": 0.02, "smooth_l1": 0.195}[loss], rel=1e-4)
+
+
+def test_soft_argmax_of_an_hourglass_trains_its_attention_too(faces):
+    torch.manual_seed(0)
+    network = create("hourglass4", size=64, stacks=1, dim=32).train()
+    batch = labelled() | {"crops": torch.randn(2, 3, 64, 64)}
+    weights = SoftArgmaxWeights(loss="star", reading="expectation")
+    terms = OBJECTIVES["soft_argmax"](network, batch, MARKUP, weights)
+    assert terms.keys() == {"coordinates", "edges", "points"}
+    sum(terms.values()).backward()
+    grads = [p.grad for p in network.parameters()]
+    assert all(grad is not None and grad.isfinite().all() for grad in grads)
+    structured = OBJECTIVES["structured"](network, batch, MARKUP, StructuredWeights(edges=10.0, points=10.0))
+    assert terms["edges"].item() == pytest.approx(structured["edges"].item(), rel=1e-4)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from facelm_models import create, info
+from facelm_models.registry import decoder
 from facelm_sdk import markup as markups
 from facelm_sdk.errors import InputError, UnknownModelError
 from facelm_training.objectives import OBJECTIVES, WEIGHTS, CoordinatesWeights, HeatmapWeights
@@ -195,3 +196,37 @@ def test_a_warm_up_has_weights_of_its_own(tmp_path):
 def test_weights_are_of_the_objective():
     with pytest.raises(InputError, match="weights of mtld are MTLDWeights"):
         LandmarkRecipe("mtld_r18", (), "mtld", weights=CoordinatesWeights())
+
+
+FAN = 'model = "fan2"\nobjective = "heatmap"\n'
+SOFT = 'model = "hourglass4"\nobjective = "soft_argmax"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (f'{FAN}decoding = "soft"\n{STAGE}', "decoding: no decoding is named 'soft'; decodings: coordinates, argmax"),
+        (f'{FAN}decoding = "local_soft_argmax:window=4"\n{STAGE}', "has an odd window and a temperature above 0"),
+        (f"{FAN}options = {{ correction = true }}\n{STAGE}", 'and decoding = "corrected_argmax" go together'),
+        (f'{FAN}decoding = "corrected_argmax"\n{STAGE}', 'and decoding = "corrected_argmax" go together'),
+        (f"{SOFT}{STAGE}", 'are read by decoding = "soft_argmax:temperature=1"'),
+        (
+            f'{SOFT}decoding = "expectation"\nweights = {{ temperature = 5 }}\n{STAGE}',
+            'are read by decoding = "soft_argmax:temperature=5"',
+        ),
+        (f"{LOTR}{STAGE}".replace("steps = 5", "steps = 5, batch = 32, accumulate = 5"), "a divisor of the batch"),
+    ],
+)
+def test_decodings_that_do_not_fit_are_told(tmp_path, text, message):
+    with pytest.raises(InputError, match=message):
+        read(written(tmp_path, text))
+
+
+def test_parameters_of_a_decoding_reach_the_recipe(tmp_path):
+    from facelm_training.recipe import described
+
+    recipe = read(written(tmp_path, f'{FAN}decoding = "local_soft_argmax:window=7,temperature=5"\n{STAGE}'))
+    found = decoder(described(recipe).decoding)
+    assert (found.window, found.temperature) == (7, 5.0)
+    star = f'{SOFT}decoding = "expectation"\nweights = {{ loss = "star", reading = "expectation" }}\n{STAGE}'
+    assert read(written(tmp_path, star)).decoding == "expectation"

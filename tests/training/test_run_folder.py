@@ -137,3 +137,25 @@ def test_a_folder_that_does_not_tell_its_recipe(tmp_path):
         claim(folder, RECIPE, DATA)
     claim(folder, RECIPE, DATA, changed=True).take()
     claim(folder, RECIPE, DATA)
+
+
+def test_a_folder_of_an_older_version_resumes(tmp_path):
+    """Entries that it does not hold are those it was trained by."""
+    folder = begin(tmp_path, "pooled", in_progress="full-96")
+    record = json.loads((folder / "recipe.json").read_text())
+    for stage in record["recipe"]["stages"]:
+        assert stage["schedule"].pop("accumulate") == 1
+    (folder / "recipe.json").write_text(json.dumps(record))
+    claim(folder, RECIPE, DATA)
+    with pytest.raises(InputError, match="accumulate"):
+        claim(folder, changed(stage=1, accumulate=2), DATA)
+
+
+def test_several_data_sets_are_one_entry(tmp_path):
+    claim(tmp_path, RECIPE, [DATA, "300w:/data/300W"]).take()
+    begin(tmp_path, in_progress=None)
+    claim(tmp_path, RECIPE, [DATA, "300w:/data/300W"]).take()
+    (tmp_path / "pooled").mkdir()
+    (tmp_path / "pooled" / "last.pt").touch()
+    with pytest.raises(InputError, match="data"):
+        claim(tmp_path, RECIPE, DATA)

@@ -44,7 +44,8 @@ def train(tmp_path_factory, wflw):  # noqa: F811
     app = Typer()
     app.command()(train_command)
 
-    def run(text=RECIPE, data=f"wflw:{wflw[0]}", *options):
+    def run(text=RECIPE, data=None, *options):
+        data = data or f"wflw:{wflw[0]}"
         (place / "mine.toml").write_text(text)
         command = [str(place / "mine.toml"), "--data", data, "--out", str(place / "out"), "--threads", "1", *options]
         return CliRunner().invoke(app, command), place / "out"
@@ -107,7 +108,7 @@ def test_from_a_data_set_to_an_exported_file(train, wflw, tmp_path):  # noqa: F8
 def test_what_does_not_go_together(train, wflw, text, data, options, message):  # noqa: F811
     if options and torch.cuda.is_available():
         pytest.skip("there is a CUDA device")
-    result, out = train(text, data or f"wflw:{wflw[0]}", *options)
+    result, out = train(text, data, *options)
     assert isinstance(result.exception, InputError)
     assert message in str(result.exception)
     assert not out.exists()
@@ -184,3 +185,35 @@ data = "300w/train/lfpw:."
     result, out = train(text, str(w300[0]))
     assert result.exception is None, result.output
     assert read(out / "mine.safetensors")["mean_shape"].shape == (68, 2)
+
+
+def test_several_data_sets_in_one_run(train, wflw):  # noqa: F811
+    result, out = train(RECIPE.replace('val = "test"', "held_out_part = 0.3"), None, "--data", f"wflw/test:{wflw[0]}")
+    assert result.exception is None, result.output
+    stages = read_card(out / "mine.safetensors")["training"]
+    assert [(one["stage"], one["batch"], one["weights"]) for one in stages] == [
+        ("pooled", 2, "exponential moving average, decay 0.998"),
+        ("full", 2, "exponential moving average, decay 0.998"),
+    ]
+
+
+def test_faces_of_several_data_sets(wflw):  # noqa: F811
+    """Each face of all of them counts the same; the best weights are chosen on faces of each that are held out."""
+    from facelm_training.cli import read_faces
+    from facelm_training.loop import Schedule
+    from facelm_training.recipe import LandmarkRecipe, Stage
+
+    recipe = LandmarkRecipe("lotr_m", (Stage("one", Schedule(steps=1)),), markup="wflw98", held_out_part=0.3)
+    specs = [f"wflw:{wflw[0]}", f"wflw/test:{wflw[0]}"]
+    one, both = read_faces(recipe, specs[:1], None), read_faces(recipe, specs, None)
+    for few, many in zip(one, both, strict=True):
+        assert many.names == 2 * few.names and (many.weights == 1).all()
+        np.testing.assert_array_equal(many.points, np.concatenate([few.points, few.points]))
+        for index in range(len(many)):
+            np.testing.assert_array_equal(many.images[index], few.images[index % len(few)])
+    assert sum(len(part) for part in both) == 6
+
+
+def test_several_data_sets_are_named(train, wflw):  # noqa: F811
+    result, _ = train(RECIPE, f"wflw:{wflw[0]}", "--data", "some/folder")
+    assert "several --data are NAME:DIR each, which 'some/folder' is not" in str(result.exception)

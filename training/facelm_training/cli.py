@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 def train_command(
     config: Annotated[str, typer.Argument(help="a recipe: the name of a packaged one, or a .toml file")],
     data: Annotated[
-        str, typer.Option(help="the folder of the recipe's data sets, or NAME:DIR of one data set in their place")
+        list[str],
+        typer.Option(
+            help="the folder of the recipe's data sets, or NAME:DIR of one data set in their place; that may be "
+            "repeated, for the faces of all of them"
+        ),
     ],
     out: Annotated[
         Path, typer.Option("--out", "-o", help="where checkpoints and logs go; an earlier run there resumes")
@@ -87,20 +91,26 @@ def train_command(
         if not isinstance(recipe, LandmarkRecipe):
             raise InputError("--start goes with the recipe of a landmark network")
         recipe = replace(recipe, start=start)
+    if isinstance(recipe, DetectionRecipe) and len(data) > 1:
+        raise InputError("the recipe of a detector takes one --data, its folder")
     target = out / f"{find(config).stem}.safetensors"
     begun_with = (recipe.start, recipe.backbone) if isinstance(recipe, LandmarkRecipe) else ()
     check_outputs({"the weights": target}, [Path(file) for file in begun_with if file])
     claimed = claim(out, recipe, data, limit, changed=changed)
     if isinstance(recipe, DetectionRecipe):
         claimed.take()
-        model = train_detector(recipe, Path(data), out, device)
+        model = train_detector(recipe, Path(data[0]), out, device)
     else:
-        faces = _faces(recipe, data, limit)
+        faces = read_faces(recipe, data, limit)
         claimed.take()
         model = train_landmarks(recipe, *faces, out, device, compiled=compiled)
         if (last := recipe.stages[-1]).network == "confidence":
-            model = train_confidence(model, recipe, *faces, Path(data), out / last.name, device)
+            model = train_confidence(model, recipe, *faces, Path(data[0]), out / last.name, device)
     card: dict[str, Any] = {"model": recipe.model, "data": recipe.data, "recipe": recipe.summary, "floor": recipe.floor}
+    stages = recipe.stages if isinstance(recipe, LandmarkRecipe) else (recipe,)
+    card["training"] = [
+        {"stage": getattr(one, "name", "train"), **one.schedule.told(torch.device(device))} for one in stages
+    ]
     if isinstance(recipe, LandmarkRecipe):
         card |= {"markup": recipe.markup, "crop": dict(described(recipe).crop), "decoding": described(recipe).decoding}
         if recipe.only_confidence:
@@ -109,30 +119,38 @@ def train_command(
     typer.echo(target)
 
 
-def _faces(recipe: LandmarkRecipe, data: str, limit: int | None) -> tuple[LandmarkFaces, LandmarkFaces]:
-    """Training and held-out faces: of the data set that ``--data`` names, or of the recipe's below that folder."""
+def read_faces(recipe: LandmarkRecipe, data: list[str], limit: int | None) -> tuple[LandmarkFaces, LandmarkFaces]:
+    """Training and held-out faces: of the data sets that ``--data`` names, or of the recipe's below that folder.
+
+    Of several, a recipe with ``held_out_part`` holds faces of each out, and one without takes the first one's ``val``.
+    """
     from facelm_sdk.errors import InputError
 
     from . import datasets
-    from .data import faces_of, hold_out, mixed
+    from .data import faces_of, hold_out, joined, mixed
 
-    if named := data.partition(":")[0].partition("/")[0] in datasets.names():
+    named = [one.partition(":")[0].partition("/")[0] in datasets.names() for one in data]
+    if len(data) > 1 and not all(named):
+        raise InputError(f"several --data are NAME:DIR each, which {data[named.index(False)]!r} is not")
+    if named[0]:
+        opened = [datasets.open_training(one, recipe.train) for one in data]
         if recipe.held_out_part:
-            opened = list(hold_out(datasets.open(data, recipe.train), recipe.held_out_part))
+            pairs = [hold_out(one, recipe.held_out_part) for one in opened]
+            opened, held_out = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
         else:
-            opened = [datasets.open(data, split) for split in (recipe.train, recipe.val)]
+            held_out = [datasets.open(data[0], recipe.val)]
     elif recipe.sources:
-        specs = [*(source.data for source in recipe.sources), recipe.held_out]
-        opened = [datasets.open_below(spec, data) for spec in specs]
+        opened = [datasets.open_below(source.data, data[0]) for source in recipe.sources]
+        held_out = [datasets.open_below(recipe.held_out, data[0])]
     else:
         raise InputError("this recipe names no data sets: give one as NAME:DIR")
-    for part in opened:
+    for part in (*opened, *held_out):
         if part.info.markup != recipe.markup:
             raise InputError(f"this recipe trains {recipe.markup}, but {part.info.name} has {part.info.markup}")
-    *train, held_out = (faces_of(part, limit) for part in opened)
-    if named:
-        return train[0], held_out
-    return mixed([(faces, source.weight) for faces, source in zip(train, recipe.sources, strict=True)]), held_out
+    train, rest = ([faces_of(part, limit) for part in parts] for parts in (opened, held_out))
+    if named[0]:
+        return joined(train), joined(rest)
+    return mixed([(faces, source.weight) for faces, source in zip(train, recipe.sources, strict=True)]), rest[0]
 
 
 def main() -> None:

@@ -95,6 +95,32 @@ def faces_of(dataset: Dataset, limit: int | None = None) -> LandmarkFaces:
     )
 
 
+class _Joined(Sequence[NDArray[np.uint8]]):
+    """The pictures of several data sets, one after the other."""
+
+    def __init__(self, parts: Sequence[Sequence[NDArray[np.uint8]]]) -> None:
+        self.parts = parts
+        self.ends = np.cumsum([len(part) for part in parts])
+
+    def __len__(self) -> int:
+        return int(self.ends[-1])
+
+    def __getitem__(self, index: Any) -> Any:
+        part = int(np.searchsorted(self.ends, index, side="right"))
+        return self.parts[part][index - (int(self.ends[part - 1]) if part else 0)]
+
+
+def joined(parts: Sequence[LandmarkFaces]) -> LandmarkFaces:
+    """The faces of data sets of the same points, one after the other, each as often drawn as any other."""
+    if len(parts) == 1:
+        return parts[0]
+    return LandmarkFaces(
+        _Joined([part.images for part in parts]),
+        [name for part in parts for name in part.names],
+        *(np.concatenate([getattr(part, key) for part in parts]) for key in ("kps", "points", "known", "weights")),
+    )
+
+
 def mixed(parts: Sequence[tuple[LandmarkFaces, float]]) -> LandmarkFaces:
     """The faces of several data sets with the weight of each, what surrounds each face held in memory."""
     images, names, kps, points, known, weights = [], [], [], [], [], []

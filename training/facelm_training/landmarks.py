@@ -16,6 +16,7 @@ from torch import nn
 from facelm_models import create, info, restore
 from facelm_models.heatmaps import decode
 from facelm_models.protocol import MeanShapeNetwork
+from facelm_models.slpt import SLPT
 from facelm_models.weights import WeightsError, load_backbone
 from facelm_sdk import markup as markups
 from facelm_sdk.errors import InputError
@@ -187,8 +188,30 @@ class LandmarkTask:
         return OBJECTIVES[self.objective](self.model, batch, self.markup, self.weights)
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
-        """See Task."""
-        return {"val_nme": 100 * float(self.val.errors(model).mean())}
+        """See Task. Networks of several stages (SLPT) have the error after each of them as well, from 1."""
+        errors = stage_errors(model, self.val)
+        stages = {f"val_nme_{i}": 100 * float(one.mean()) for i, one in enumerate(errors, 1)} if len(errors) > 1 else {}
+        return {"val_nme": 100 * float(errors[-1].mean())} | stages
+
+
+class _EveryStage(nn.Module):
+    """The points of all stages as if they were those of one."""
+
+    def __init__(self, model: SLPT) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, crops: torch.Tensor) -> torch.Tensor:  # (n, stages * L, 2)
+        return self.model.stage_points(crops).flatten(1, 2)
+
+
+def stage_errors(model: nn.Module, val: Validation) -> list[NDArray[np.float64]]:
+    """Return the inter-ocular NME (n,), fractions, after each stage of a network; of most there is one."""
+    if not isinstance(model, SLPT):
+        return [val.errors(model)]
+    points = val.faces.points
+    found = np.split(val.predict(_EveryStage(model)), model.config.stages, axis=1)
+    return [nme(one, points, inter_ocular(points, val.markup)) for one in found]
 
 
 class Validation:
@@ -242,6 +265,8 @@ def resized(model: nn.Module, name: str, size: int) -> nn.Module:
     other = info(name).build(config)
     own = other.state_dict()
     state = {key: _resampled(value, own[key].shape) for key, value in model.state_dict().items()}
+    if fixed := [key for key, value in state.items() if value.shape != own[key].shape]:
+        raise InputError(f"{fixed[0]} of {name} is for crops of {model.config.size} pixels only, not {size}")
     other.load_state_dict(state)
     return other
 

@@ -36,12 +36,15 @@ class Schedule:
     ``factor`` at each of ``drops`` (parts of the whole, 0..1) or, without drops, is constant and falls as a cosine over
     the last ``decay`` part. ``clip``: largest norm of the gradient, 0 for any. ``ema``: decay of the averaged weights,
     which are the result; 0: the last weights. ``precision``: of the forward pass; ``auto`` is bf16 where the processor
-    computes in it and fp32 elsewhere. Raises InputError where an entry is out of its bounds.
+    computes in it and fp32 elsewhere. ``accumulate``: the parts a batch is computed in, one after the other, where it
+    does not fit into the memory as a whole; the loss is the mean of theirs, and batch norm sees a part at a time.
+    Raises InputError where an entry is out of its bounds.
     """
 
     steps: int = 0
     epochs: int = 0
     batch: int = 32
+    accumulate: int = 1
     optimiser: Literal["adamw", "adam", "lamb"] = "adamw"
     rate: float = 1e-3
     final_rate: float = 0.0
@@ -60,12 +63,23 @@ class Schedule:
         for name in ("steps", "epochs", "warmup", "final_rate", "weight_decay", "clip"):
             number(name, getattr(self, name), least=0)
         number("batch", self.batch, least=1)
+        number("accumulate", self.accumulate, least=1)
+        if self.batch % self.accumulate:
+            raise InputError(f"accumulate is a divisor of the batch, which is {self.batch}, not {self.accumulate}")
         number("rate", self.rate, least=0)
         number("factor", self.factor, above=0)
         number("ema", self.ema, least=0, below=1)
         part("decay", self.decay)
         for drop in self.drops:
             part("drops", drop)
+
+    def told(self, device: torch.device) -> dict[str, Any]:
+        """Return what a card says of it: batch, parts, precision on ``device``, and which weights result."""
+        told: dict[str, Any] = {"batch": self.batch, "optimiser": self.optimiser}
+        if self.accumulate > 1:
+            told["accumulate"] = self.accumulate
+        weights = f"exponential moving average, decay {self.ema:g}" if self.ema else "of the last step"
+        return told | {"precision": "bf16 autocast" if _in_bf16(self, device) else "fp32", "weights": weights}
 
     def over(self, samples: int) -> Schedule:
         """The same with its epochs over ``samples`` counted in steps."""
@@ -114,6 +128,16 @@ def prefetch(task: Task, start: int, steps: int, ahead: int = 3) -> Iterator[dic
             yield queue.pop(0).result()
 
 
+def parts(batch: dict[str, torch.Tensor], count: int) -> Iterator[dict[str, torch.Tensor]]:
+    """Split a batch in ``count`` parts; tensors of several views of each sample, one after the other, by sample."""
+    samples = min(len(value) for value in batch.values())
+    for index in torch.arange(samples).chunk(count):
+        yield {
+            key: value.unflatten(0, (-1, samples))[:, index[0] : index[-1] + 1].flatten(0, 1)  # type: ignore[no-untyped-call]
+            for key, value in batch.items()
+        }
+
+
 @torch.no_grad()
 def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
     """Exponential moving average of every floating tensor, batch-norm statistics included."""
@@ -147,6 +171,7 @@ def train(
     optimiser = _optimiser(model, schedule)
     device = next(model.parameters()).device
     half = _in_bf16(schedule, device)
+    log.info("%s: %s", description, ", ".join(f"{key} {value}" for key, value in schedule.told(device).items()))
     start, best, before = 0, math.inf, 0.0
     if (folder / "last.pt").is_file():
         state = torch.load(folder / "last.pt", map_location="cpu", weights_only=True)
@@ -187,19 +212,23 @@ def train(
             for group in optimiser.param_groups:
                 group["lr"] = rate
             torch.manual_seed(step)  # dropout, so that a resumed run repeats
-            with torch.autocast(device.type, torch.bfloat16, enabled=half):
-                losses = task.loss({key: value.to(device) for key, value in batch.items()})
-            total = torch.stack(list(losses.values())).sum()
-            if not torch.isfinite(total):
-                raise FloatingPointError(f"{description}: the loss is {total.item()} at step {step}")
             optimiser.zero_grad(set_to_none=True)
-            total.backward()  # type: ignore[no-untyped-call]
+            values: dict[str, float] = {}
+            for piece in [batch] if schedule.accumulate == 1 else parts(batch, schedule.accumulate):
+                with torch.autocast(device.type, torch.bfloat16, enabled=half):
+                    losses = task.loss({key: value.to(device) for key, value in piece.items()})
+                total = torch.stack(list(losses.values())).sum() / schedule.accumulate
+                if not torch.isfinite(total):
+                    raise FloatingPointError(f"{description}: the loss is {total.item()} at step {step}")
+                total.backward()  # type: ignore[no-untyped-call]
+                for key, value in losses.items():
+                    values[key] = values.get(key, 0.0) + value.item() / schedule.accumulate
             if schedule.clip:
                 nn.utils.clip_grad_norm_(model.parameters(), schedule.clip)
             optimiser.step()
             update_average(average, model, min(schedule.ema, (step + 1) / (step + 10)))
-            for key, value in losses.items():
-                running[key] = 0.98 * running.get(key, value.item()) + 0.02 * value.item()
+            for key, mean in values.items():
+                running[key] = 0.98 * running.get(key, mean) + 0.02 * mean
             done = step + 1
             progress.step(done, minutes(), running)
             if done % save_every == 0:
@@ -252,8 +281,10 @@ def _serialised(state: Any) -> bytes:
 
 def _append(path: Path, row: dict[str, Any]) -> None:
     new = not path.is_file()
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, list(row))
+    with path.open("a+", newline="") as file:
+        file.seek(0)  # a run of an older version goes on in its own columns
+        columns = list(row) if new else next(csv.reader(file))
+        writer = csv.DictWriter(file, columns, extrasaction="ignore")
         if new:
             writer.writeheader()
         writer.writerow(row)

@@ -5,6 +5,7 @@ No objective learns from points that are not ``known`` (n, L): what is said of a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, cast
@@ -13,8 +14,8 @@ import torch
 from torch import nn
 
 from facelm_models import LandmarkNetwork
+from facelm_models.heatmaps import at_least_fp32, encode_quantised, to_cells
 from facelm_models.heatmaps import encode as encode_continuous
-from facelm_models.heatmaps import encode_quantised, to_cells
 from facelm_sdk.errors import InputError
 from facelm_sdk.markup import Markup
 
@@ -57,18 +58,54 @@ class HeatmapWeights:
     """``scale``: of the squared differences, whose mean over cells is small. ``sigma``: of the Gaussians, in cells.
 
     ``quantised``: their centres are cells, as before the sub-pixel paper. ``siamese``: weight of that paper's
-    consistency of two views (eq. 6) against the heatmaps; 0: one view.
+    consistency of two views (eq. 6) against the heatmaps; 0: one view. ``correction``: weight of the squared error, in
+    cells, of the correction that a network with one regresses (section 4.1); ``correction_of`` the ``encoding``, from
+    the label to its nearest cell (static there), or the ``prediction``, from the label to the map's largest cell
+    (dynamic).
     """
 
     scale: float = 1.0
     sigma: float = 1.0
     quantised: bool = False
     siamese: float = 0.0
+    correction: float = 0.0
+    correction_of: Literal["encoding", "prediction"] = "encoding"
 
     def __post_init__(self) -> None:
         number("scale", self.scale, above=0)
         number("sigma", self.sigma, above=0)
         number("siamese", self.siamese, least=0)
+        number("correction", self.correction, least=0)
+
+
+@dataclass(frozen=True)
+class SoftArgmaxWeights:
+    """``loss`` of points that a soft-argmax reads from every stack's maps, in units of half a crop.
+
+    ``star`` is the STAR loss, ``smooth_l1`` has STAR's beta of 0.01. ``reading``: the decoder they are read by, over
+    the softmax of a map at ``temperature`` or, ``expectation``, over its positive part as STAR and ADNet have it; the
+    recipe's decoding is the same. ``edges`` and ``points``: of an hourglass's adaptive Wings; STAR's code has 10 to a
+    loss of 1. ``sigma``: of the point maps, in cells.
+    """
+
+    loss: Literal["l1", "l2", "smooth_l1", "star"] = "l2"
+    reading: Literal["soft_argmax", "expectation"] = "soft_argmax"
+    temperature: float = 1.0
+    scale: float = 1.0
+    edges: float = 10.0
+    points: float = 10.0
+    sigma: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("temperature", "scale", "sigma"):
+            number(name, getattr(self, name), above=0)
+        for name in ("edges", "points"):
+            number(name, getattr(self, name), least=0)
+
+    @property
+    def decoding(self) -> str:
+        """The decoding that reads points as the loss does."""
+        return "expectation" if self.reading == "expectation" else f"soft_argmax:temperature={self.temperature:g}"
 
 
 @dataclass(frozen=True)
@@ -127,7 +164,7 @@ class StructuredWeights:
                 raise InputError(f"{name} is an odd number of cells, not {getattr(self, name)}")
 
 
-Weights = CoordinatesWeights | SLPTWeights | HeatmapWeights | MTLDWeights | StructuredWeights
+Weights = CoordinatesWeights | SLPTWeights | HeatmapWeights | SoftArgmaxWeights | MTLDWeights | StructuredWeights
 
 
 def eye_weights(points: torch.Tensor, markup: Markup) -> torch.Tensor:
@@ -167,9 +204,17 @@ def heatmap(network: nn.Module, batch: Batch, markup: Markup, weights: HeatmapWe
     encode = encode_quantised if weights.quantised else encode_continuous
     stacks = _intermediate(network, batch)
     maps = [stacks] if isinstance(stacks, torch.Tensor) else list(stacks)
+    corrections = None
+    if maps[-1].ndim == 3:  # the cells and a correction
+        side = math.isqrt(maps[-1].shape[-1] - 2)
+        corrections = maps[-1][..., -2:]
+        maps[-1] = maps[-1][..., :-2].reshape(*corrections.shape[:2], side, side)
     size = maps[0].shape[-2], maps[0].shape[-1]
     target, known = encode(batch["points"], size, sigma=weights.sigma), batch["known"]
     total = {"heatmaps": weights.scale * torch.stack([losses.heatmap_l2(m, target, known) for m in maps]).sum()}
+    if corrections is not None:
+        error = corrections.float() - _correction(batch["points"], maps[-1], weights)
+        total["correction"] = weights.correction * losses.known_mean(error.square().mean(-1), known)
     if weights.siamese:
         base = encode(batch["base_points"], size, sigma=weights.sigma)
         transforms = fraction_maps(batch["matrices"], batch["crops"].shape[-1])
@@ -180,6 +225,82 @@ def heatmap(network: nn.Module, batch: Batch, markup: Markup, weights: HeatmapWe
         siamese = losses.siamese(views, transforms, base, unmirrored)
         total["siamese"] = weights.siamese * weights.scale * siamese
     return total
+
+
+@torch.no_grad()
+def _correction(points: torch.Tensor, maps: torch.Tensor, weights: HeatmapWeights) -> torch.Tensor:  # (n, L, 2)
+    """What is to be added to a cell, in cells: to the label's nearest one, or to the map's largest."""
+    cells = to_cells(points, (maps.shape[-2], maps.shape[-1]))
+    if weights.correction_of == "encoding":
+        return cells - (cells + 0.5).floor()
+    index, width = maps.flatten(2).argmax(-1), maps.shape[-1]
+    return cells - torch.stack([index % width, index.div(width, rounding_mode="floor")], -1)
+
+
+def soft_argmax(network: nn.Module, batch: Batch, markup: Markup, weights: SoftArgmaxWeights) -> Batch:
+    """Regress points read by a soft-argmax (structured paper, eq. 3 and 4), of every stack's maps.
+
+    An hourglass's edge and point maps are trained as :func:`structured` trains them.
+    """
+    points, known, stacks = batch["points"], batch["known"], _intermediate(network, batch)
+    maps = [stack if isinstance(stack, torch.Tensor) else stack.scores for stack in stacks]
+    size = maps[0].shape[-2], maps[0].shape[-1]
+    sides = points.new_tensor((size[1] - 1, size[0] - 1))
+    corners = weights.reading == "expectation"
+    target = 2 * to_cells(points, size, corners=corners) / sides - 1
+    read = torch.stack([_read(one, target, known, weights) for one in maps]).sum()
+    total = {"coordinates": weights.scale * read}
+    if not isinstance(stacks[0], torch.Tensor):
+        total |= _attention(network, stacks, points, known, weights.edges, weights.points, weights.sigma)
+    return total
+
+
+def _read(
+    maps: torch.Tensor,  # (n, L, h, w)
+    target: torch.Tensor,  # (n, L, 2) in -1..1
+    known: torch.Tensor,
+    weights: SoftArgmaxWeights,
+) -> torch.Tensor:  # ()
+    maps = at_least_fp32(maps)
+    if weights.reading == "expectation":
+        mass = maps.relu()
+    else:
+        mass = (weights.temperature * maps).flatten(2).softmax(-1).view_as(maps)
+    if weights.loss == "star":
+        return losses.star(mass, target, known)
+    error = losses.spread(mass)[0] - target
+    values = losses.smooth_l1(error, beta=0.01) if weights.loss == "smooth_l1" else POINT_LOSSES[weights.loss](error)
+    return losses.known_mean(values.sum(-1), known)
+
+
+def _attention(
+    network: nn.Module,
+    stacks: Any,
+    points: torch.Tensor,
+    known: torch.Tensor,
+    edge_weight: float,
+    point_weight: float,
+    sigma: float,
+) -> Batch:
+    """Adaptive Wing of the edge and point maps that an hourglass's attention is made of.
+
+    The edge maps are of all points, known or not: a curve has no gaps.
+    """
+    size = stacks[0].scores.shape[-2], stacks[0].scores.shape[-1]
+    curves = _curves(network)
+    with torch.no_grad():
+        edges = edge_maps(points, curves, size) if curves else torch.zeros_like(stacks[0].edges)
+        spots = encode_continuous(points, size, sigma=sigma)
+    wings = [(_awing(m.edges, edges).mean(), _awing(m.points, spots).mean((2, 3))) for m in stacks]
+    return {
+        "edges": edge_weight * torch.stack([edge for edge, _ in wings]).sum(),
+        "points": point_weight * torch.stack([losses.known_mean(spot, known) for _, spot in wings]).sum(),
+    }
+
+
+def _curves(network: nn.Module) -> list[Any]:
+    config: Any = network.config
+    return [curve for curve in config.edges if curve]
 
 
 def mtld(network: nn.Module, batch: Batch, markup: Markup, weights: MTLDWeights) -> Batch:
@@ -200,17 +321,11 @@ def mtld(network: nn.Module, batch: Batch, markup: Markup, weights: MTLDWeights)
 
 
 def structured(network: nn.Module, batch: Batch, markup: Markup, weights: StructuredWeights) -> Batch:
-    """The structured paper's eq. A14 over all stacks: its loss of the scores, adaptive Wing of edge and point maps.
-
-    The edge maps are of all points, known or not: a curve has no gaps.
-    """
+    """The structured paper's eq. A14 over all stacks: its loss of the scores, adaptive Wing of edge and point maps."""
     points, known, stacks = batch["points"], batch["known"], _intermediate(network, batch)
     size = stacks[0].scores.shape[-2], stacks[0].scores.shape[-1]
-    config: Any = network.config
-    curves = [curve for curve in config.edges if curve]
+    curves = _curves(network)
     with torch.no_grad():
-        edges = edge_maps(points, curves, size) if curves else torch.zeros_like(stacks[0].edges)
-        spots = encode_continuous(points, size, sigma=weights.sigma)
         target = to_cells(points, size, corners=weights.corners)
         if weights.samples and curves:
             spread = covariances(
@@ -227,9 +342,7 @@ def structured(network: nn.Module, batch: Batch, markup: Markup, weights: Struct
     return {
         "structured": weights.structured
         * torch.stack([losses.structured(maps.scores, target, known, **options) for maps in stacks]).sum(),
-        "edges": weights.edges * torch.stack([_awing(maps.edges, edges).mean() for maps in stacks]).sum(),
-        "points": weights.points
-        * torch.stack([losses.known_mean(_awing(maps.points, spots).mean((2, 3)), known) for maps in stacks]).sum(),
+        **_attention(network, stacks, points, known, weights.edges, weights.points, weights.sigma),
     }
 
 
@@ -255,6 +368,7 @@ OBJECTIVES: dict[str, Callable[[nn.Module, Batch, Markup, Any], Batch]] = {
     "mtld": mtld,
     "slpt": slpt,
     "heatmap": heatmap,
+    "soft_argmax": soft_argmax,
     "structured": structured,
 }
 WEIGHTS: dict[str, type[Weights]] = {
@@ -262,6 +376,7 @@ WEIGHTS: dict[str, type[Weights]] = {
     "mtld": MTLDWeights,
     "slpt": SLPTWeights,
     "heatmap": HeatmapWeights,
+    "soft_argmax": SoftArgmaxWeights,
     "structured": StructuredWeights,
 }
 """What a recipe may set of each objective."""

@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar
 import torch
 
 from facelm_models import create, info
-from facelm_models.registry import Decoding, ModelInfo, UnknownModel, list_decoders
+from facelm_models.registry import Decoding, ModelInfo, UnknownDecoding, UnknownModel, decoder
 from facelm_sdk import markup as markups
 from facelm_sdk.errors import InputError, UnknownModelError
 from facelm_sdk.files import is_file
@@ -24,13 +24,14 @@ from facelm_sdk.transform import CropRecipe, kps5_recipe
 
 from .checks import number, part
 from .loop import Schedule
-from .objectives import WEIGHTS, Weights
+from .objectives import WEIGHTS, SoftArgmaxWeights, Weights
 
 CONFIGS = Path(__file__).with_name("configs")
 MIXTURES = CONFIGS / "mixtures"
-NO_RECIPES = ("mixtures",)
-"""Folders of ``configs`` that hold parts of recipes."""
-Objective = Literal["coordinates", "mtld", "slpt", "heatmap", "structured"]
+STUDIES = CONFIGS / "studies"
+NO_RECIPES = (MIXTURES.name, STUDIES.name)
+"""Folders of ``configs`` that hold parts of recipes, or sets of them."""
+Objective = Literal["coordinates", "mtld", "slpt", "heatmap", "soft_argmax", "structured"]
 HEADS = {"pooled": ("backbone", "coordinates"), "heatmaps": ("features", "heatmap")}
 """Networks of a warm-up stage: the part of the model under their head, and the head's objective."""
 
@@ -243,27 +244,42 @@ def read(config: str | Path) -> Recipe:
     recipe; UnknownModelError and MarkupError.
     """
     path = find(str(config))
-    values = _toml(path)
+    return parse(read_toml(path), path.name)
+
+
+def parse(values: dict[str, Any], where: str) -> Recipe:
+    """Make the recipe of a TOML file's entries, as :func:`read` does; errors begin with ``where``."""
     if not isinstance(model := values.get("model"), str):
-        raise InputError(f'{path.name} does not say which model it trains: add model = "..."')
+        raise InputError(f'{where} does not say which model it trains: add model = "..."')
     try:
         task = info(model).task
     except UnknownModel as error:
-        raise UnknownModelError(f"{path.name}: {error}") from error
+        raise UnknownModelError(f"{where}: {error}") from error
     if task == "detection":
-        return _build(DetectionRecipe, values, path.name)
-    values = _with_weights(_with_mixture(values, path.name), path.name)
-    recipe = _build(LandmarkRecipe, values, path.name)
+        return build(DetectionRecipe, values, where)
+    values = _with_weights(_with_mixture(values, where), where)
+    recipe = build(LandmarkRecipe, values, where)
     markups.get(recipe.markup)
-    if recipe.decoding not in (None, *list_decoders()):
-        raise InputError(f"{path.name}: decoding is one of {', '.join(list_decoders())}, not {recipe.decoding!r}")
     if "val" in values and recipe.held_out_part:
-        raise InputError(f"{path.name} has both val and held_out_part: the best weights are chosen on one of them")
+        raise InputError(f"{where} has both val and held_out_part: the best weights are chosen on one of them")
     try:
+        _check_decoding(recipe)
         _check(recipe)
     except InputError as error:
-        raise InputError(f"{path.name}: {error}") from error
+        raise InputError(f"{where}: {error}") from error
     return recipe
+
+
+def _check_decoding(recipe: LandmarkRecipe) -> None:
+    """Raise InputError unless points are read as the objective means them."""
+    try:
+        used = decoder(described(recipe).decoding)
+    except UnknownDecoding as error:
+        raise InputError(f"decoding: {error}") from error
+    if isinstance(recipe.weights, SoftArgmaxWeights) and used != decoder(recipe.weights.decoding):
+        raise InputError(f'the points of these weights are read by decoding = "{recipe.weights.decoding}"')
+    if (used.name == "corrected_argmax") != bool(recipe.options.get("correction")):
+        raise InputError('options = { correction = true } and decoding = "corrected_argmax" go together')
 
 
 @dataclass(frozen=True)
@@ -316,7 +332,7 @@ def _check(recipe: LandmarkRecipe) -> None:
         if (kind := recipe.crop.get("kind")) not in kinds:
             raise InputError(f"crop: kind is one of {', '.join(kinds)}, not {kind!r}")
         table = {key: list(value) if isinstance(value, tuple) else value for key, value in recipe.crop.items()}
-        _build(kinds[kind], table, "crop")
+        build(kinds[kind], table, "crop")
     neighbours = getattr(recipe.weights, "neighbours", 1)
     number("weights: neighbours", neighbours, below=points)
     config = type(info(recipe.model).config)
@@ -364,7 +380,7 @@ def _with_weights(values: dict[str, Any], where: str) -> dict[str, Any]:
     """A recipe's entries with its tables of weights read, which are of the objective's kind."""
     objective = _value(Objective, values.get("objective", "coordinates"), f"{where}: objective")
     if "weights" in values:
-        values = values | {"weights": _build(WEIGHTS[objective], values["weights"], f"{where}: weights")}
+        values = values | {"weights": build(WEIGHTS[objective], values["weights"], f"{where}: weights")}
     if isinstance(stages := values.get("stages"), list):
         values = values | {
             "stages": [_with_own_weights(stage, f"{where}: stages[{i}]") for i, stage in enumerate(stages)]
@@ -377,7 +393,7 @@ def _with_own_weights(stage: Any, where: str) -> Any:
         return stage
     if (network := stage.get("network", "full")) not in HEADS:
         raise InputError(f"{where}: a stage's weights are those of a warm-up's head; a full network's are the recipe's")
-    return stage | {"weights": _build(WEIGHTS[HEADS[network][1]], stage["weights"], f"{where}: weights")}
+    return stage | {"weights": build(WEIGHTS[HEADS[network][1]], stage["weights"], f"{where}: weights")}
 
 
 def _with_mixture(values: dict[str, Any], where: str) -> dict[str, Any]:
@@ -387,13 +403,14 @@ def _with_mixture(values: dict[str, Any], where: str) -> dict[str, Any]:
     known = sorted(path.stem for path in MIXTURES.glob("*.toml"))
     if name not in known:
         raise InputError(f"{where}: mixture is one of {', '.join(known)}, not {name!r}")
-    mixture = _toml(MIXTURES / f"{name}.toml")
+    mixture = read_toml(MIXTURES / f"{name}.toml")
     if both := sorted(set(values) & set(mixture)):
         raise InputError(f"{where} has {', '.join(both)} of its own beside the mixture {name}")
     return values | mixture
 
 
-def _toml(path: Path) -> dict[str, Any]:
+def read_toml(path: Path) -> dict[str, Any]:
+    """The entries of a TOML file. Raises InputError."""
     if sys.version_info >= (3, 11):
         import tomllib
     else:
@@ -404,8 +421,8 @@ def _toml(path: Path) -> dict[str, Any]:
         raise InputError(f"{path} is not TOML: {error}") from error
 
 
-def _build(kind: type[T], values: Any, where: str) -> T:
-    """A dataclass from a table, strictly."""
+def build(kind: type[T], values: Any, where: str) -> T:
+    """Build a dataclass from a table, strictly. Raises InputError, which begins with ``where``."""
     if not isinstance(values, dict):
         raise InputError(f"{where} must be a table, not {values!r}")
     assert is_dataclass(kind)
@@ -427,7 +444,7 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     if is_dataclass(value):
         return value  # read already
     if is_dataclass(hint):
-        return _build(typing.cast("type[Any]", hint), value, where)
+        return build(typing.cast("type[Any]", hint), value, where)
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is tuple:
         if not isinstance(value, list):

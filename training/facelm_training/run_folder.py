@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,10 @@ from .recipe import Recipe
 FILE = "recipe.json"
 WORDS = {"recipe.data", "recipe.summary", "recipe.floor", "recipe.evaluate_every"}
 """Entries that leave the weights as they are."""
+
+
+SINCE = {"accumulate": 1, "correction": 0.0, "correction_of": "encoding"}
+"""Entries that folders of older versions do not hold, and what those were trained by."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,9 @@ class Claim:
             self.reopened.unlink()
 
 
-def claim(out: Path, recipe: Recipe, data: str, limit: int | None = None, *, changed: bool = False) -> Claim:
+def claim(
+    out: Path, recipe: Recipe, data: str | Sequence[str], limit: int | None = None, *, changed: bool = False
+) -> Claim:
     """Return the claim of a recipe, on ``data`` as told to --data, to a folder that is new or was trained by the same.
 
     Raises InputError where it was trained by another recipe, on other data or by none that it tells, saying each
@@ -43,9 +49,7 @@ def claim(out: Path, recipe: Recipe, data: str, limit: int | None = None, *, cha
     schedule (but for the optimiser) of the last stage that has begun, where this is done only with more steps or
     epochs, and in stages that have not begun.
     """
-    head, colon, folder = data.partition(":")
-    named = colon and head.partition("/")[0] in names()
-    place = f"{head}:{expand_user(folder).resolve()}" if named else str(expand_user(data).resolve())
+    place = " ".join(_place(one) for one in ([data] if isinstance(data, str) else data))
     record = json.loads(json.dumps({"recipe": asdict(recipe), "data": place, "limit": limit}))
     begun = sorted(path.parent.name for path in out.glob("*/last.pt"))
     if not begun:
@@ -59,6 +63,7 @@ def claim(out: Path, recipe: Recipe, data: str, limit: int | None = None, *, cha
         )
     before = json.loads((out / FILE).read_text())
     old, new = flat(before), flat(record)
+    old |= {key: SINCE[leaf] for key in new if key not in old and (leaf := key.rpartition(".")[2]) in SINCE}
     keys = [key for key in dict.fromkeys((*old, *new)) if old.get(key) != new.get(key)]
     if not keys:
         return Claim(out, record)
@@ -82,6 +87,13 @@ def claim(out: Path, recipe: Recipe, data: str, limit: int | None = None, *, cha
     if not any(schedules[1][unit] > schedules[0][unit] for unit in ("steps", "epochs")):
         raise InputError(f"{out}: {stages[last]['name']} is done; it goes on with more steps or epochs only ({told})")
     return Claim(out, record, reopened=done)
+
+
+def _place(data: str) -> str:
+    head, colon, folder = data.partition(":")
+    if colon and head.partition("/")[0] in names():
+        return f"{head}:{expand_user(folder).resolve()}"
+    return str(expand_user(data).resolve())
 
 
 def flat(value: Any, name: str = "") -> dict[str, Any]:

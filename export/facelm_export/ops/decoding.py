@@ -5,6 +5,7 @@ Heatmaps of any precision, points and scores in fp32: fp16 misses by up to 55 px
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -76,10 +77,35 @@ def expectation(
     return (sums[..., :2] / sums[..., 2:].clamp(min=SMALLEST_MASS) + 1) / 2, None
 
 
+def soft_argmax(
+    heatmaps: torch.Tensor,  # (n, L, h, w)
+    *,
+    temperature: float = 1.0,
+) -> tuple[torch.Tensor, None]:  # (n, L, 2) fractions
+    """:func:`facelm_models.heatmaps.soft_argmax`, its two sums as one product of matrices."""
+    h, w = heatmaps.shape[-2:]
+    y, x = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
+    places = _fractions(x, y, h, w).flatten(0, 1).to(heatmaps.device)  # (h w, 2)
+    return (temperature * heatmaps.float()).flatten(2).softmax(-1) @ places, None
+
+
+def corrected_argmax(
+    output: torch.Tensor,  # (n, L, h * h + 2)
+) -> tuple[torch.Tensor, torch.Tensor]:  # (n, L, 2) fractions, (n, L) scores
+    """:func:`facelm_models.heatmaps.corrected_argmax`."""
+    output = output.float()
+    side = math.isqrt(output.shape[-1] - 2)
+    maps = output[..., :-2].reshape(-1, output.shape[1], side, side)
+    x, y = _peaks(maps)
+    return _fractions(x + output[..., -2], y + output[..., -1], side, side), maps.amax((2, 3)).clamp(0, 1)
+
+
 TWINS: dict[Callable[..., Points], Callable[..., Points]] = {
     heatmaps.argmax_quarter: argmax_quarter,
     heatmaps.local_soft_argmax: local_soft_argmax,
     heatmaps.expectation: expectation,
+    heatmaps.soft_argmax: soft_argmax,
+    heatmaps.corrected_argmax: corrected_argmax,
 }
 """Reference -> its form for graphs, of the same parameters."""
 

@@ -12,11 +12,12 @@ from torch import nn
 
 from facelm_export.ops import decoding as safe
 from facelm_models import heatmaps as readable
+from facelm_models import registry
 from facelm_models.registry import decoder, list_decoders
 from tests.tolerances import REWRITE
 
 SIZE = (12, 16)  # h, w: unequal, so that swapped axes show
-HEATMAPS = tuple(name for name in list_decoders() if decoder(name).of_maps)
+HEATMAPS = tuple(name for name in list_decoders() if decoder(name).takes == registry.HEATMAPS)
 SCORED = tuple(name for name in HEATMAPS if decoder(name).has_scores)
 EXACT = ("argmax", "local_soft_argmax", "structured")  # the same arithmetic; expectation sums in another order
 
@@ -91,13 +92,27 @@ def test_any_precision_is_decoded_in_fp32(decoding, dtype):
 
 def test_every_decoding_has_a_twin():
     """But that of coordinates, which has nothing to do."""
-    assert {decoder(name).reference for name in HEATMAPS} == set(safe.TWINS)
+    assert {decoder(name).reference for name in (*HEATMAPS, "corrected_argmax")} == set(safe.TWINS)
     points = torch.rand(2, 5, 2).half()
     actual, scores = safe.decode(points, "coordinates")
     assert scores is None
     torch.testing.assert_close(actual, points.float(), rtol=0, atol=0)
     with pytest.raises(KeyError, match=r"soft.*decodings: coordinates, argmax"):
         safe.decode(points, "soft")
+
+
+@pytest.mark.parametrize("case", [name for name, maps in CASES.items() if len(maps)])
+def test_the_twins_agree_on_corrections(case):
+    square = CASES[case][..., :12]
+    output = torch.cat([square.flatten(2), torch.rand(*square.shape[:2], 2) - 0.5], 2)
+    assert_alike(safe.decode(output, "corrected_argmax"), readable.decode(output, "corrected_argmax"), False)
+
+
+@pytest.mark.parametrize("base", ["local_soft_argmax:window=3", "structured:window=7,temperature=2", "soft_argmax"])
+def test_the_twins_agree_on_parameters_of_a_name(base):
+    name = base if ":" in base else f"{base}:temperature=10"
+    for heatmaps in CASES.values():
+        assert_alike(safe.decode(heatmaps, name), readable.decode(heatmaps, name), base != "soft_argmax")
 
 
 def test_twins_take_the_parameters_of_their_reference():

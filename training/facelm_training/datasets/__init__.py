@@ -66,6 +66,13 @@ def open(spec: str, split: str | None = None) -> Dataset:
     return Dataset(info, chosen, samples, subset, label)
 
 
+def open_training(spec: str, split: str) -> Dataset:
+    """:func:`open` with ``split`` where the spec names none of its own."""
+    head = spec.partition(":")[0].split("/")
+    splits = READERS[head[0]].splits if head[0] in READERS else ()
+    return open(spec, None if any(part in splits for part in head[1:]) else split)
+
+
 def open_below(spec: str, folder: str | Path) -> Dataset:
     """:func:`open` with the folder of ``spec`` taken below ``folder``, as recipes name their data sets."""
     head, _, below = spec.partition(":")

@@ -236,6 +236,47 @@ def structured(
     return known_mean(losses.mean(2), known)
 
 
+def spread(
+    mass: torch.Tensor,  # (n, L, h, w), not negative
+    *,
+    smallest: float = 1e-6,
+) -> tuple[torch.Tensor, torch.Tensor]:  # (n, L, 2), (n, L, 2, 2)
+    """Return mean (x, y) and unbiased covariance of each map's mass, on coordinates of -1 to 1 from edge to edge."""
+    mass = at_least_fp32(mass)
+    h, w = mass.shape[-2:]
+    mass = mass / mass.sum((2, 3), keepdim=True).clamp(min=smallest)
+    x, y = (torch.linspace(-1, 1, side, dtype=mass.dtype, device=mass.device) for side in (w, h))
+    places = torch.stack([x.expand(h, w), y[:, None].expand(h, w)], -1).flatten(0, 1)  # (h w, 2)
+    mean = mass.flatten(2) @ places
+    offsets = places - mean[:, :, None]  # (n, L, h w, 2)
+    covariance = (mass.flatten(2)[..., None] * offsets).transpose(-2, -1) @ offsets
+    effective = (1 - mass.square().sum((2, 3))).clamp(min=smallest)
+    return mean, covariance / effective[..., None, None]
+
+
+def star(
+    mass: torch.Tensor,  # (n, L, h, w), not negative
+    target: torch.Tensor,  # (n, L, 2) in -1 to 1 from edge to edge
+    known: torch.Tensor | None = None,  # (n, L)
+    *,
+    restriction: float = 1.0,
+    beta: float = 0.01,
+    epsilon: float = 1e-5,
+) -> torch.Tensor:  # ()
+    """STAR loss (Zhou et al. 2023): the error along each principal axis of the map over the spread along it.
+
+    Smooth L1 of both, and ``restriction`` times the sum of the variances. As in its public code, but for the axes,
+    which are constants here: the gradient of an axis is without bound where the spreads are equal.
+    """
+    mean, covariance = spread(mass)
+    with torch.no_grad():
+        axes = torch.linalg.eigh(covariance)[1]  # (n, L, 2, 2), columns
+    variances = (axes * (covariance @ axes)).sum(-2).clamp(min=0)  # (n, L, 2)
+    error = ((target - mean)[..., None, :] @ axes)[..., 0, :]
+    values = smooth_l1(error, beta=beta) / (variances + epsilon).sqrt() + restriction * variances
+    return known_mean(values.sum(-1), known)
+
+
 def merge_views(
     views: torch.Tensor,  # (v, n, L, h, w) heatmaps of v transformed copies of each crop
     transforms: torch.Tensor,  # (v, n, 2, 3) affine maps, fractions of the crop to fractions of the copy
