@@ -15,7 +15,16 @@ from facelm_models.weights import save
 from facelm_sdk import markup as markups
 from facelm_sdk.errors import InputError
 from facelm_training.fast import speed_up
-from facelm_training.landmarks import LandmarkTask, Pooled, Validation, mean_shape, resized, to_input, train_landmarks
+from facelm_training.landmarks import (
+    LandmarkTask,
+    Pooled,
+    Validation,
+    mean_shape,
+    resized,
+    stage_errors,
+    to_input,
+    train_landmarks,
+)
 from facelm_training.loop import Schedule, train
 from facelm_training.recipe import LandmarkRecipe, Stage, crop_recipe
 from tests.tolerances import GRADIENT, REWRITE, ROUND_TRIP
@@ -179,6 +188,17 @@ def test_mean_shape_and_validation_undo_the_crop(faces):
     known[0, 30] = False
     guessed = dataclasses.replace(guessed, known=known)
     assert Validation(recipe, 64, guessed).errors(Knows()).max() < 1e-4
+
+
+def test_networks_of_stages_are_scored_after_each(faces):
+    torch.manual_seed(0)
+    size = {"num_landmarks": 68, "size": 64, "backbone": "resnet34", "dim": 32, "heads": 4, "layers": 1}
+    model = create("slpt_hrnet18", feedforward=32, stages=2, **size).eval()
+    recipe = LandmarkRecipe("slpt_hrnet18", (Stage("full", Schedule(steps=1), size=64),), "slpt")
+    val = Validation(recipe, 64, faces)
+    first, last = stage_errors(model, val)
+    np.testing.assert_allclose(last, val.errors(model), rtol=1e-4)
+    assert first.shape == last.shape == (len(faces),) and np.abs(first - last).max() > 1e-4
 
 
 def test_to_input_by_hand():

@@ -209,9 +209,8 @@ def stage_errors(model: nn.Module, val: Validation) -> list[NDArray[np.float64]]
     """Return the inter-ocular NME (n,), fractions, after each stage of a network; of most there is one."""
     if not isinstance(model, SLPT):
         return [val.errors(model)]
-    points = val.faces.points
-    found = np.split(val.predict(_EveryStage(model)), model.config.stages, axis=1)
-    return [nme(one, points, inter_ocular(points, val.markup)) for one in found]
+    stages = model.config.stages
+    return [val.score(one) for one in np.split(val.predict(_EveryStage(model), stages), stages, axis=1)]
 
 
 class Validation:
@@ -226,8 +225,8 @@ class Validation:
             for kps, points in zip(faces.kps, faces.points, strict=True)
         ]
 
-    def predict(self, model: nn.Module) -> NDArray[np.float64]:
-        """Landmarks (n, L, 2) in pixels of the pictures."""
+    def predict(self, model: nn.Module, stages: int = 1) -> NDArray[np.float64]:
+        """Landmarks (n, stages * L, 2) in pixels of the pictures."""
         model.eval()
         device = next((p.device for p in model.parameters()), torch.device("cpu"))
 
@@ -238,13 +237,16 @@ class Validation:
             return np.asarray(fractions.double().cpu().numpy() * self.size + self.model.offset)
 
         faces = zip(self.faces.images, self.transforms, strict=True)
-        return predict_cuts(faces, run, self.size, self.markup.num_points, batch=64)
+        return predict_cuts(faces, run, self.size, stages * self.markup.num_points, batch=64)
 
     def errors(self, model: nn.Module) -> NDArray[np.float64]:
         """Inter-ocular NME (n,) of the points that are known, as fractions."""
+        return self.score(self.predict(model))
+
+    def score(self, found: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The same of landmarks (n, L, 2) that were found."""
         points = self.faces.points
-        errors = point_errors(self.predict(model), points, inter_ocular(points, self.markup))
-        return mean_of_known(errors, self.faces.known)
+        return mean_of_known(point_errors(found, points, inter_ocular(points, self.markup)), self.faces.known)
 
 
 def inside(points: NDArray[np.float32], image: NDArray[np.uint8]) -> NDArray[np.bool_]:
