@@ -139,10 +139,16 @@ def first_line(error: Exception) -> str:
 
 def run_in_parts(
     run: Callable[[Mapping[str, NDArray[Any]]], list[NDArray[Any]]],
-    crops: NDArray[Any],  # (n, S, S, 3)
-    batch: int,
+    feeds: Mapping[str, NDArray[Any]],
+    batch: int | None,
 ) -> list[NDArray[Any]]:
-    """The outputs of a model of fixed batch: the crops in parts of ``batch``, the last one filled up with black."""
+    """The outputs of a model of fixed batch: crops in parts of ``batch``, the last one filled up with black.
+
+    Those of one run where ``batch`` is None.
+    """
+    if batch is None:
+        return run(feeds)
+    crops = feeds["crops"]
     runs = max(1, -(-len(crops) // batch))  # without a crop, one for the outputs' shapes
     padded = np.zeros((runs * batch, *crops.shape[1:]), crops.dtype)
     padded[: len(crops)] = crops

@@ -93,9 +93,7 @@ class OrtSession:
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
         """The outputs, in the contract's order, for inputs by name."""
-        if self._batch is not None:
-            return run_in_parts(self._run, feeds["crops"], self._batch)
-        return self._run(feeds)
+        return run_in_parts(self._run, feeds, self._batch)
 
     def _run(self, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
         return checked_run(lambda: self._session.run(self._outputs, dict(feeds)), feeds, self._check)

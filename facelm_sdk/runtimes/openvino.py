@@ -73,9 +73,7 @@ class OpenVinoSession:
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
         """The outputs, in the contract's order, for inputs by name."""
-        if self._batch is not None:
-            return run_in_parts(self._run, feeds["crops"], self._batch)
-        return self._run(feeds)
+        return run_in_parts(self._run, feeds, self._batch)
 
     def _run(self, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
         if not hasattr(self._requests, "own"):

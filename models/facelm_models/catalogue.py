@@ -34,11 +34,6 @@ class Entry:
     size: int | None = None
     accuracy: Mapping[str, Any] | None = None
 
-    @property
-    def has_weights(self) -> bool:
-        """Whether trained weights come with the package."""
-        return self.accuracy is not None
-
 
 def checkpoint(name: str) -> Path | None:
     """Return the weights file of a network that comes with the package, or None."""

@@ -15,7 +15,7 @@ def test_each_file_registers_the_variants_that_it_is_listed_with():
 
 
 def test_weights_are_told_with_their_points_size_and_score():
-    found = {entry.name: entry for entry in catalogue.entries() if entry.has_weights}
+    found = {entry.name: entry for entry in catalogue.entries() if entry.accuracy is not None}
     assert found.keys() == {name for name in list_models() if default_weights(name)} >= {"lotr_m_128"}
     entry, network = found["lotr_m_128"], restore("lotr_m_128")
     assert (entry.points, entry.size) == (network.config.num_landmarks, network.config.size) == (68, 128)

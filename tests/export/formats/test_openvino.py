@@ -10,12 +10,11 @@ import numpy as np
 import onnx
 import pytest
 
-from facelm_export import export, exporter
+from facelm_export import export
 from facelm_export.formats import openvino
 from facelm_export.job import ExportJob
 from facelm_export.report.parity import TOLERANCES
 from facelm_export.report.samples import PICTURE, portrait_crops, portraits
-from facelm_models import default_weights
 from facelm_sdk import Aligner, zoo
 from facelm_sdk.errors import MissingDependencyError, OutputError, ParityError
 from facelm_sdk.files import write_files
@@ -140,15 +139,6 @@ def test_without_openvino(tmp_path, landmark_model, monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(MissingDependencyError, match=r'pip install "facelm-sdk\[openvino\]"'):
         openvino.files(graph)
-
-
-@pytest.fixture
-def traced(monkeypatch):
-    """Exports of lotr_m take the packaged graph instead of tracing theirs."""
-    if default_weights("lotr_m") is None:
-        pytest.skip("the weights of lotr_m are not in the package")
-    path = zoo.resolve("lotr_m").path
-    monkeypatch.setattr(exporter, "to_onnx", lambda *args, **options: onnx.load(path))
 
 
 def test_the_export_writes_both_files_and_the_report(traced, tmp_path):

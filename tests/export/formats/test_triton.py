@@ -12,9 +12,8 @@ import onnx
 import onnxruntime
 import pytest
 
-from facelm_export import export, exporter
+from facelm_export import export
 from facelm_export.formats.triton import model_files
-from facelm_models import default_weights
 from facelm_sdk import zoo
 from facelm_sdk.contract import ModelSpec, PipelineSpec
 from facelm_sdk.errors import InputError, OutputError
@@ -198,15 +197,6 @@ def test_a_models_folder_is_no_repository(tmp_path, landmark_model, landmark_spe
     written(tmp_path, landmark_model().read_bytes(), landmark_spec())
     with pytest.raises(InputError, match="is the folder of one model; give the model repository"):
         written(tmp_path / "tiny", landmark_model().read_bytes(), landmark_spec())
-
-
-@pytest.fixture
-def traced(monkeypatch):
-    """Exports of lotr_m take the packaged graph instead of tracing theirs."""
-    if default_weights("lotr_m") is None:
-        pytest.skip("the weights of lotr_m are not in the package")
-    path = zoo.resolve("lotr_m").path
-    monkeypatch.setattr(exporter, "to_onnx", lambda *args, **options: onnx.load(path))
 
 
 def test_the_export_adds_a_model_to_a_repository(traced, tmp_path):
