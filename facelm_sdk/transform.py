@@ -233,11 +233,14 @@ class CropTransform:
         """Crop pixels (..., 2) back to picture points, in the dtype given (at least float32)."""
         return _affine(self.inverse, points)
 
-    def warp(self, image: ImageArray, out: ImageArray | None = None) -> ImageArray:
-        """Cut the crop: (H, W, 3) uint8 to (size, size, 3), bilinear, black outside the picture; ``out`` is filled."""
+    def warp(self, image: ImageArray, out: ImageArray | None = None, *, antialias: bool = True) -> ImageArray:
+        """Cut the crop: (H, W, 3) uint8 to (size, size, 3), bilinear, black outside the picture; ``out`` is filled.
+
+        ``antialias``: a picture that is more than twice as fine as the crop is averaged first.
+        """
         cv2 = load_cv2()
         # Bilinear alone would alias where the picture is far finer than the crop; warpAffine takes sides below 2^15.
-        if self.scale < 0.5 or max(image.shape[:2]) >= 32767:
+        if (antialias and self.scale < 0.5) or max(image.shape[:2]) >= 32767:
             image, matrix = _shrunk(image, self.matrix, self.inverse, self.size)
         else:
             matrix = self.matrix

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,14 +70,26 @@ class Face:
         """
         return mouth_openness(self.landmarks, self.markup)
 
-    def crop(self, image: ImageArray, size: int = 112) -> ImageArray:
+    def crop(
+        self,
+        image: ImageArray,
+        size: int = 112,
+        *,
+        by: Literal["kps", "landmarks"] = "kps",
+        antialias: bool = False,
+    ) -> ImageArray:
         """The ArcFace 5-point crop of ``image`` (H, W, 3) uint8: (size, size, 3), colour order as given.
 
+        It is cut by ``kps``, the detector's five points, or by the five that the landmarks give, which are more exact.
         The template is the 112 pixel one times ``size / 112``. As in insightface's ``norm_crop``, a size that is a
-        multiple of 128 and not of 112 uses the template moved right by 8 pixels, times ``size / 128``.
+        multiple of 128 and not of 112 uses the template moved right by 8 pixels, times ``size / 128``. Pixels are those
+        of ``norm_crop`` within half a grey level, bilinear also where a face is far larger than its crop; ``antialias``
+        averages such a face's pixels.
 
-        Raises ImageError for another image, InputError for another size.
+        Raises ImageError for another image, InputError for another size or another ``by``.
         """
+        if by not in ("kps", "landmarks"):
+            raise InputError(f"a crop is cut by 'kps' or 'landmarks', not {by!r}")
         if not is_whole(size, 1, MAX_CROP):
             raise InputError(f"a crop's size is a whole number from 1 to {MAX_CROP} pixels, not {size!r}")
         if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or not image.size:
@@ -88,7 +100,8 @@ class Face:
             template = (template + np.array([8.0, 0.0])) * (size / 128)
         else:
             template = template * (size / 112)
-        return CropTransform.from_kps5(self.kps, template, size).warp(image)
+        kps = self.kps if by == "kps" else self.to("kps5")
+        return CropTransform.from_kps5(kps, template, size).warp(image, antialias=antialias)
 
     def to(self, markup: str) -> NDArray[np.float32]:
         """The landmarks in another markup, (L', 2) float32. Raises MarkupError where no conversion exists."""

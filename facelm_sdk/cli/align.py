@@ -152,7 +152,7 @@ def align(
                     write_image(drawn[item], draw_faces(picture.view().image, faces, pose=draw is Drawing.POSE))
                 for index, face in enumerate(faces if crops is not None else ()):
                     target = beside_reserved(output / "crops" / f"{item.stem}_{index}.png", reserved)
-                    write_image(target, face.crop(picture.view().image, crops or 0))
+                    write_image(target, face.crop(picture.view().image, crops or 0, antialias=True))
         except (FacelmError, OSError, MemoryError, load_cv2().error) as error:
             return error
         return _Done(record, faces)

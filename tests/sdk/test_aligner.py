@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -17,6 +18,8 @@ from facelm_sdk.errors import ImageError, InputError, MarkupError
 from facelm_sdk.expression import eye_openness, mouth_openness
 from facelm_sdk.pose import head_pose
 from facelm_sdk.transform import ARCFACE_112, CropRecipe
+
+PICTURES = Path(__file__).resolve().parents[2] / "examples" / "pictures"
 
 
 @pytest.fixture(scope="module")
@@ -310,6 +313,43 @@ def test_face_crop_follows_norm_crop(aligner, picture, size, scale, shift):
     for image in (None, "a.png", picture.astype(float), picture[..., 0], picture[:0]):
         with pytest.raises(ImageError, match=r"cut from uint8 \(H, W, 3\)"):
             face.crop(image)
+
+
+def norm_crop(image, points, size):
+    """The crop as insightface 0.7 cuts it, by the similarity of Umeyama 1991 and cv2.warpAffine."""
+    scale, shift = (size / 112, 0) if size % 112 == 0 else (size / 128, 8 * size / 128)
+    target = np.array(ARCFACE_112) * scale + (shift, 0)
+    source = points.astype(np.float64)
+    a, b = source - source.mean(0), target - target.mean(0)
+    u, singular, v = np.linalg.svd(b.T @ a / 5)
+    signs = np.array([1, np.sign(np.linalg.det(u) * np.linalg.det(v))])
+    rotation = u * signs @ v
+    zoom = singular @ signs / (a**2).sum(1).mean()
+    matrix = np.column_stack([zoom * rotation, target.mean(0) - zoom * rotation @ source.mean(0)])
+    return cv2.warpAffine(image, matrix, (size, size), borderValue=0.0)
+
+
+@pytest.mark.parametrize("size", [112, 128, 224, 256])
+@pytest.mark.parametrize("name", ["collins", "hopper", "closeup"])
+def test_crop_by_landmarks_is_norm_crop_of_their_five_points(name, size):
+    """Of faces smaller and far larger than the crop."""
+    image = cv2.imread(str(PICTURES / f"{name}.jpg"))
+    (face,) = Aligner(variant="fp32")(image)
+    for by, points in (("landmarks", face.to("kps5")), ("kps", face.kps)):
+        crop = face.crop(image, size, by=by).astype(float)
+        assert np.abs(crop - norm_crop(image, points, size)).max() <= 0.5
+    assert (face.crop(image, size, by="landmarks") != face.crop(image, size)).any()
+    with pytest.raises(InputError, match="'kps' or 'landmarks'"):
+        face.crop(image, by="points")
+
+
+def test_an_antialiased_crop_averages(aligner):
+    """Of stripes a pixel wide, on a face eight times as large as the crop."""
+    stripes = np.zeros((1200, 1200, 3), np.uint8)
+    stripes[:, ::2] = 255
+    face = replace(aligner(np.full((64, 64, 3), 255, np.uint8))[0], kps=np.array(ARCFACE_112, np.float32) * 8.3 + 100)
+    assert np.ptp(face.crop(stripes)) > 200
+    np.testing.assert_allclose(face.crop(stripes, antialias=True), 127.5, atol=1)
 
 
 @pytest.fixture(scope="module")
