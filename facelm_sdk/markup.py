@@ -9,12 +9,13 @@ import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .errors import MarkupError
+from .conversions import TABLES, Table
+from .errors import InputError, MarkupError
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,27 +221,28 @@ _JD106 = Markup(
 
 _MARKUPS = {markup.name: markup for markup in (_KPS5, _AFLW19, _COFW29, _IBUG68, _WFLW98, _JD106)}
 
-# The 68 points within the denser markups: the brows' upper edge, and eyes without the middle of each lid.
-_BROWS = _span(33, 37) + _span(42, 46)
-_WFLW98_EYES = (60, 61, 63, 64, 65, 67, 68, 69, 71, 72, 73, 75)
-_JD106_EYES = (66, 67, 69, 70, 71, 73, 75, 76, 78, 79, 80, 82)
-_JD106_NOSE = (51, 52, 53, 54, 57, 58, 60, 62, 63)
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Conversion:
+    """What :func:`convert` makes the points of ``target`` of, one entry a point (L',).
+
+    ``missing``: ``source`` marks no such place. ``interpolated``: it lies on a curve between points of ``source``, or
+    is their mean (eye centres, pupils and the middle of the mouth). The others are points of ``source``.
+
+    On 300-W common, points that the 29 of COFW interpolate are off by 1.9% of the eye distance on the brows, 0.7% on
+    the lids, 1.4% below the nose and 2.9% on the lips, against the annotation.
+    """
+
+    source: str
+    target: str
+    interpolated: NDArray[np.bool_]
+    missing: NDArray[np.bool_]
 
 
-def _each(*indices: int) -> tuple[tuple[int, ...], ...]:
-    return tuple((index,) for index in indices)
-
-
-# Each target point is the mean of these source points.
-_CONVERSIONS: dict[tuple[str, str], tuple[tuple[int, ...], ...]] = {
-    ("aflw19", "kps5"): ((7,), (10,), (13,), (15,), (17,)),
-    ("cofw29", "kps5"): ((16,), (17,), (20,), (22,), (23,)),
-    ("ibug68", "kps5"): (_span(36, 41), _span(42, 47), (30,), (48,), (54,)),
-    ("wflw98", "kps5"): ((96,), (97,), (54,), (76,), (82,)),
-    ("jd106", "kps5"): ((104,), (105,), (54,), (84,), (90,)),
-    ("wflw98", "ibug68"): _each(*range(0, 33, 2), *_BROWS, *_span(51, 59), *_WFLW98_EYES, *_span(76, 95)),
-    ("jd106", "ibug68"): _each(*range(0, 33, 2), *_BROWS, *_JD106_NOSE, *_JD106_EYES, *_span(84, 103)),
-}
+def conversion(source: str, target: str) -> Conversion:
+    """Return which points a conversion interpolates and which it lacks. Raises MarkupError where there is none."""
+    counts = np.array([len(row) for row in _table(source, target)])
+    return Conversion(source, target, counts > 1, counts == 0)
 
 
 def names() -> list[str]:
@@ -256,29 +258,62 @@ def get(name: str) -> Markup:
         raise MarkupError(f"no markup {name!r}; there are {', '.join(_MARKUPS)}") from None
 
 
-def convert(points: ArrayLike, source: str, target: str) -> NDArray[np.floating[Any]]:
+def convert(
+    points: ArrayLike, source: str, target: str, *, missing: Literal["error", "nan"] = "error"
+) -> NDArray[np.floating[Any]]:
     """Points (..., L, 2) of markup ``source`` as points (..., L', 2) of markup ``target``.
 
-    The eye centres of kps5 are the pupils where the source marks them, else the mean of the eye contour. Raises
-    MarkupError where no conversion is known (a markup can only be made from one that marks the same places).
+    A point is taken where ``source`` marks the same place, and interpolated where it lies on a curve that ``source``
+    marks (the jaw, a lid, a lip), by the cubic through its four neighbours there or what there are. Pupils and the eye
+    centres of kps5 and aflw19 are the pupils where the source marks them, else the mean of the eye contour.
+    :func:`conversion` tells which points are interpolated.
+
+    Raises MarkupError where no conversion is known, or where the source marks nothing like some of the points;
+    ``missing="nan"`` makes those NaN.
     """
+    if missing not in ("error", "nan"):
+        raise InputError(f"missing is 'error' or 'nan', not {missing!r}")
     values = _points(points, get(source))
     if get(target).name == source:
         return np.array(values)
-    if (source, target) not in _CONVERSIONS:
-        known = ", ".join(f"{a} to {b}" for a, b in _CONVERSIONS)
+    indices, weights, starts, sums = _gathered(source, target)
+    if len(starts) < len(sums) and missing == "error":
+        lacking = np.flatnonzero(conversion(source, target).missing).tolist()
+        raise MarkupError(
+            f"{source} marks nothing like the points {', '.join(map(str, lacking))} of {target}; missing='nan' makes "
+            "those NaN"
+        )
+    there = np.add.reduceat(values[..., indices, :] * weights.astype(values.dtype), starts, axis=-2)
+    if len(starts) == len(sums):
+        return np.asarray(there / sums.astype(values.dtype))
+    result = np.full((*values.shape[:-2], len(sums), 2), np.nan, values.dtype)
+    known = sums[:, 0] > 0
+    result[..., known, :] = there / sums[known].astype(values.dtype)
+    return result
+
+
+def _table(source: str, target: str) -> Table:
+    names = get(source).name, get(target).name
+    if names not in TABLES:
+        known = ", ".join(f"{a} to {b}" for a, b in TABLES)
         raise MarkupError(f"{source} cannot be converted to {target}; there are {known}")
-    indices, starts, counts = _means(source, target)
-    sums = np.add.reduceat(values[..., indices, :], starts, axis=-2)
-    return np.asarray(sums / counts.astype(values.dtype))
+    return TABLES[names]
 
 
 @functools.cache
-def _means(source: str, target: str) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """The points of ``source`` that are averaged, where each target's begin, and how many (L', 1) it has."""
-    table = _CONVERSIONS[source, target]
-    counts = np.array([len(indices) for indices in table])
-    return np.concatenate(table), np.cumsum(counts) - counts, counts[:, None]
+def _gathered(
+    source: str, target: str
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """The points of ``source`` that are averaged and their weights (m, 1), where each target's begin among them, and
+    the sum of each target's weights (L', 1), 0 where it has none.
+    """
+    table = _table(source, target)
+    counts = np.array([len(row) for row in table])
+    indices = np.array([index for row in table for index in row])
+    weights = np.array([weight for row in table for weight in row.values()])
+    starts = (np.cumsum(counts) - counts)[counts > 0]
+    sums = np.array([sum(row.values()) for row in table])
+    return indices, weights[:, None], starts, sums[:, None]
 
 
 def flip_points(points: ArrayLike, width: int, markup: Markup | str) -> NDArray[np.floating[Any]]:

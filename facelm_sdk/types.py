@@ -103,9 +103,12 @@ class Face:
         kps = self.kps if by == "kps" else self.to("kps5")
         return CropTransform.from_kps5(kps, template, size).warp(image, antialias=antialias)
 
-    def to(self, markup: str) -> NDArray[np.float32]:
-        """The landmarks in another markup, (L', 2) float32. Raises MarkupError where no conversion exists."""
-        return markups.convert(self.landmarks, self.markup, markup).astype(np.float32)
+    def to(self, markup: str, *, missing: Literal["error", "nan"] = "error") -> NDArray[np.float32]:
+        """The landmarks in another markup, (L', 2) float32, some interpolated: see :func:`markup.convert`.
+
+        Raises MarkupError where no conversion exists, or, unless ``missing="nan"``, gives only some of the points.
+        """
+        return markups.convert(self.landmarks, self.markup, markup, missing=missing).astype(np.float32)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready values, coordinates rounded to a thousandth of a pixel; ``track_id`` only where there is one.

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from facelm_sdk import markup as markups
-from facelm_sdk.errors import MarkupError
+from facelm_sdk.conversions import TABLES
+from facelm_sdk.errors import InputError, MarkupError
 
 ALL = [markups.get(name) for name in markups.names()]
 each = pytest.mark.parametrize("markup", ALL, ids=lambda m: m.name)
@@ -82,10 +83,10 @@ def test_inner_points_leave_the_jaw_out():
 @each
 def test_conversion_commutes_with_flipping(markup):
     points = np.random.default_rng(0).uniform(0, 100, (2, markup.num_points, 2))
-    for source, target in markups._CONVERSIONS:
+    for source, target in TABLES:
         if source == markup.name:
-            one = markups.convert(markups.flip_points(points, 100, markup), source, target)
-            other = markups.flip_points(markups.convert(points, source, target), 100, target)
+            one = markups.convert(markups.flip_points(points, 100, markup), source, target, missing="nan")
+            other = markups.flip_points(markups.convert(points, source, target, missing="nan"), 100, target)
             np.testing.assert_allclose(one, other, atol=1e-9)
 
 
@@ -120,7 +121,11 @@ def test_errors_say_what_there_is():
     with pytest.raises(MarkupError, match="kps5, aflw19"):
         markups.get("ibug")
     with pytest.raises(MarkupError, match="wflw98 to ibug68"):
+        markups.convert(np.zeros((29, 2)), "cofw29", "aflw19")
+    with pytest.raises(MarkupError, match="points 38, 39, 40, 41, 47, 48, 49, 50 of wflw98; missing='nan'"):
         markups.convert(np.zeros((68, 2)), "ibug68", "wflw98")
+    with pytest.raises(InputError, match="'error' or 'nan'"):
+        markups.convert(np.zeros((68, 2)), "ibug68", "wflw98", missing="zero")
     with pytest.raises(MarkupError, match=r"\(\.\.\., 68, 2\)"):
         markups.convert(np.zeros((98, 2)), "ibug68", "kps5")
 
@@ -128,3 +133,76 @@ def test_errors_say_what_there_is():
 def test_conversion_to_itself_is_a_copy():
     points = np.zeros((5, 2), np.float32)
     assert markups.convert(points, "kps5", "kps5") is not points
+
+
+@pytest.mark.parametrize("name", ["wflw98", "jd106", "cofw29", "aflw19"])
+def test_conversions_there_and_back(name):
+    """Points that are taken as they are come back so; those of the denser markups all are."""
+    points = np.random.default_rng(0).uniform(0, 100, (3, 68, 2))
+    made = markups.convert(points, "ibug68", name, missing="nan")
+    back = markups.convert(made, name, "ibug68", missing="nan")
+    returned = ~(markups.conversion(name, "ibug68").interpolated | markups.conversion(name, "ibug68").missing)
+    np.testing.assert_array_equal(back[:, returned], points[:, returned])
+    assert returned.sum() == {"wflw98": 68, "jd106": 68, "cofw29": 21, "aflw19": 16}[name]
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "missing"),
+    [
+        ("ibug68", "wflw98", {*range(38, 42), *range(47, 51)}),
+        ("ibug68", "jd106", {*range(38, 42), *range(47, 51), 55, 56, 64, 65}),
+        ("ibug68", "cofw29", {5, 7}),
+        ("ibug68", "aflw19", set()),
+        ("cofw29", "ibug68", {*range(17), 27, 28, 29, 60, 61, 63, 64, 65, 67} - {8}),
+        (
+            "aflw19",
+            "ibug68",
+            {*range(17), 27, 28, 29, 32, 33, 34, 37, 38, 40, 41, 43, 44, 46, 47, *range(49, 68)} - {8, 54},
+        ),
+    ],
+)
+def test_what_a_conversion_lacks(source, target, missing):
+    made = markups.conversion(source, target)
+    assert set(np.flatnonzero(made.missing)) == missing
+    assert not (made.missing & made.interpolated).any()
+    points = markups.convert(np.zeros((markups.get(source).num_points, 2), np.float32), source, target, missing="nan")
+    assert points.dtype == np.float32
+    np.testing.assert_array_equal(np.isnan(points[:, 0]), made.missing)
+
+
+def on_curves(angle):
+    """A face (68, 2) whose jaw, lids and nose base are arcs: a point of each at ``angle`` of its index."""
+    points = np.random.default_rng(0).uniform(0, 100, (68, 2))
+    for run, radius in (
+        (range(17), 60),
+        (range(36, 40), 8),
+        ((39, 40, 41, 36), 8),
+        (range(42, 46), 8),
+        (range(31, 36), 9),
+    ):
+        turn = np.linspace(0, angle, len(run))
+        points[list(run)] = np.stack([np.cos(turn), np.sin(turn)], 1) * radius
+    return points
+
+
+def test_interpolated_points_lie_on_the_curve():
+    points = on_curves(2.0)
+    dense = markups.convert(points, "ibug68", "wflw98", missing="nan")
+    np.testing.assert_allclose(np.linalg.norm(dense[:33], axis=1), 60, atol=0.01)
+    middle = np.array([np.cos(1), np.sin(1)]) * 8
+    np.testing.assert_allclose([dense[62], dense[66], dense[70]], [middle] * 3, atol=0.05)
+    jd = markups.convert(points, "ibug68", "jd106", missing="nan")
+    np.testing.assert_allclose(np.linalg.norm(jd[57:64], axis=1), 9, atol=0.05)
+    marked = markups.conversion("ibug68", "wflw98").interpolated
+    assert set(np.flatnonzero(marked)) == {*range(1, 33, 2), 62, 66, 70, 74, 96, 97}
+    few = markups.convert(points, "ibug68", "cofw29", missing="nan")
+    np.testing.assert_allclose(few[12], middle, atol=0.05)
+
+
+def test_a_point_that_is_not_known_spoils_only_its_neighbours():
+    points = np.zeros((68, 2))
+    points[0] = np.nan
+    lacking = np.isnan(markups.convert(points, "ibug68", "aflw19")[:, 0])
+    assert not lacking.any()
+    dense = np.isnan(markups.convert(points, "ibug68", "wflw98", missing="nan")[:, 0])
+    assert set(np.flatnonzero(dense)) == {0, 1, 3, *range(38, 42), *range(47, 51)}

@@ -298,6 +298,8 @@ def test_other_markups_are_compared_as_the_sparser_one(detected):
     assert common_markup("jd106", "ibug68").name == "ibug68" == common_markup("ibug68", "jd106").name
     with pytest.raises(MarkupError, match="gives ibug68 points and the data has cofw29"):
         common_markup("ibug68", "cofw29")
+    with pytest.raises(MarkupError, match="gives ibug68 points and the data has aflw19"):
+        common_markup("ibug68", "aflw19")  # whose points would be interpolated
 
 
 def test_a_region_is_told_apart(detected):

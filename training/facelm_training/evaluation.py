@@ -297,14 +297,19 @@ def _known(dataset: Dataset, common: markups.Markup) -> NDArray[np.bool_]:
 
 
 def common_markup(model: str, data: str) -> markups.Markup:
-    """The markup that a model's and a data set's points are compared in. Raises MarkupError where there is none."""
+    """The markup that a model's and a data set's points are compared in, none of them interpolated.
+
+    Raises MarkupError where there is none.
+    """
+    if model == data:
+        return markups.get(model)
     for source, target in ((model, data), (data, model)):
-        described = markups.get(source)
         try:
-            markups.convert(np.zeros((described.num_points, 2)), source, target)
+            made = markups.conversion(source, target)
         except MarkupError:
             continue
-        return markups.get(target)
+        if not (made.interpolated | made.missing).any():
+            return markups.get(target)
     raise MarkupError(
         f"the model gives {model} points and the data has {data}: neither can be made from the other, so the model "
         "cannot be scored on it"
