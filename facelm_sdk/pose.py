@@ -107,7 +107,10 @@ def _rotation(points: NDArray[np.float64], focal: float, centre: NDArray[Any]) -
     cv2 = load_cv2()
     model, seen = HEAD_68[list(SOLID)], points[list(SOLID)]
     camera = np.array([[focal, 0, centre[0]], [0, focal, centre[1]], [0, 0, 1]])
-    found, turn, shift = cv2.solvePnP(model, seen, camera, None, flags=cv2.SOLVEPNP_SQPNP)
+    try:
+        found, turn, shift = cv2.solvePnP(model, seen, camera, None, flags=cv2.SOLVEPNP_SQPNP)
+    except cv2.error:  # it refuses faces that fill too small an angle
+        found, turn, shift = cv2.solvePnP(model, seen, camera, None, flags=cv2.SOLVEPNP_EPNP)
     if not found:
         raise InputError("the points are not those of a face: no pose puts a head there")
     turn, _ = cv2.solvePnPRefineLM(model, seen, camera, None, turn, shift)

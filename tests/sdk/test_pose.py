@@ -47,6 +47,13 @@ def test_a_known_camera_gives_the_pose_to_its_axis():
     assert head_pose(points).yaw == pytest.approx(np.degrees(np.arctan(30 / 90)), abs=4)
 
 
+@pytest.mark.parametrize("distance", [1000, 5000, 50000])
+def test_small_faces_of_a_known_camera(distance):
+    """Down to a face of a third of a pixel, whose points are exact here."""
+    points = seen(turned(30, -10, 5), 1280, (639.5, 359.5), (0, 0, distance))
+    np.testing.assert_allclose(head_pose(points, size=(1280, 720)), (30, -10, 5), atol=0.05)
+
+
 def test_the_rotation_of_a_pose_turns_the_head():
     for pose in POSES:
         np.testing.assert_allclose(HEAD_68 @ HeadPose(*pose).rotation.T, turned(*pose), atol=1e-12)

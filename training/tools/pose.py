@@ -6,7 +6,8 @@
 camera 60 cm to 4 m away. The points are exact; the error is that of one mean head for all people.
 
 ``photographs``: 300-W's common test faces, turned by the fitted head (:mod:`facelm_training.turned`), found and marked
-by ``Aligner()``. The pose that they are compared with is the fitted head's, which has an error of its own.
+by ``Aligner()``. The pose that they are compared with is the fitted head's, which has an error of its own. ``labels``:
+the same by the annotated points, turned with the photograph, so what is not due to the landmarks.
 """
 
 from __future__ import annotations
@@ -55,8 +56,8 @@ def heads(head: Head, count: int, rng: np.random.Generator) -> Iterable[tuple[He
 
 def photographs(
     head: Head, samples: Iterable[datasets.Sample], rng: np.random.Generator
-) -> Iterable[tuple[HeadPose | None, HeadPose]]:
-    """What is found of each turned photograph, None where no face is, and its pose."""
+) -> Iterable[tuple[HeadPose | None, HeadPose, HeadPose]]:
+    """What is found of each turned photograph, None where no face is; what its labels give; and its pose."""
     aligner = Aligner(variant="fp32")
     for sample in samples:
         points = sample.points.astype(np.float64)
@@ -71,7 +72,7 @@ def photographs(
             faces = aligner(one.image)
             box = np.concatenate([one.points.min(0), one.points.max(0)])
             best = most_overlapping(box, np.array([face.bbox for face in faces]).reshape(-1, 4), MATCHING_IOU)
-            yield None if best is None else faces[best].pose, known
+            yield None if best is None else faces[best].pose, head_pose(one.points), known
 
 
 def table(pairs: Iterable[tuple[HeadPose | None, HeadPose]]) -> dict[str, dict[str, Any]]:
@@ -99,9 +100,12 @@ def main(
     head, rng = Head(data / FILE), np.random.default_rng(0)
     samples = list(datasets.open_below("300w/common:300w", data))
     chosen = [samples[i] for i in sorted(rng.choice(len(samples), min(faces, len(samples)), replace=False))]
+    exact = table(heads(head, count, rng))
+    turned = list(photographs(head, track(chosen, "turning"), rng))
     record = {
-        "heads": table(heads(head, count, rng)),
-        "photographs": table(photographs(head, track(chosen, "turning"), rng)),
+        "heads": exact,
+        "photographs": table((found, known) for found, _, known in turned),
+        "labels": table((by_labels, known) for _, by_labels, known in turned),
     }
     write_bytes(out, (json.dumps(record, indent=1) + "\n").encode())
     typer.echo(json.dumps(record, indent=1))
