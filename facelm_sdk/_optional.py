@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 from .errors import MissingDependencyError
@@ -29,6 +30,16 @@ def load_onnxruntime() -> Any:
     except Exception as error:  # as above
         raise MissingDependencyError(_advice("onnxruntime", "[gpu] with an NVIDIA GPU", error)) from error
     return onnxruntime
+
+
+def load(package: str, extra: str) -> Any:
+    """A package of an extra of the same install. Raises MissingDependencyError with the line to type."""
+    try:
+        return import_module(package)
+    except ImportError as error:
+        raise MissingDependencyError(
+            f'{package.partition(".")[0]} cannot be imported ({error}); type: pip install "facelm-sdk[{extra}]"'
+        ) from error
 
 
 def _advice(what: str, other: str, error: Exception) -> str:

@@ -222,6 +222,15 @@ _JD106 = Markup(
 _MARKUPS = {markup.name: markup for markup in (_KPS5, _AFLW19, _COFW29, _IBUG68, _WFLW98, _JD106)}
 
 
+def with_points(count: int) -> Markup:
+    """The markup of so many points, no two having as many. Raises MarkupError, which lists the counts there are."""
+    for markup in _MARKUPS.values():
+        if markup.num_points == count:
+            return markup
+    counts = ", ".join(f"{markup.num_points} ({markup.name})" for markup in _MARKUPS.values())
+    raise MarkupError(f"no markup has {count} points; there are {counts}")
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Conversion:
     """What :func:`convert` makes the points of ``target`` of, one entry a point (L',).

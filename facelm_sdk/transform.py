@@ -119,9 +119,9 @@ class CropRecipe:
         """
         if self.kind == "box" and self.box == "landmarks":
             if kps is not None:
-                box = landmarks_box(_finite(kps, (5, 2), "five points (kps)"), markup)
+                box = landmarks_box(finite(kps, (5, 2), "five points (kps)"), markup)
             elif box is not None:
-                box = landmarks_box(mean_kps(_finite(box, (4,), "a box")), markup)
+                box = landmarks_box(mean_kps(finite(box, (4,), "a box")), markup)
         return self.transform(box, kps)
 
 
@@ -154,7 +154,8 @@ def similarity(source: FloatArray, target: FloatArray) -> NDArray[np.float64]:
     return np.array([[linear.real, -linear.imag, shift.real], [linear.imag, linear.real, shift.imag]])
 
 
-def _finite(values: ArrayLike, shape: tuple[int, ...], what: str) -> NDArray[np.float64]:
+def finite(values: ArrayLike, shape: tuple[int, ...], what: str) -> NDArray[np.float64]:
+    """``values`` as float64 of that shape. Raises InputError, which calls them ``what``, for others or not finite."""
     try:
         array = np.asarray(values)
         if array.dtype.kind not in "biufO":
@@ -182,8 +183,8 @@ class CropTransform:
     @classmethod
     def from_kps5(cls, kps: ArrayLike, template: ArrayLike, size: int) -> CropTransform:
         """The similarity that maps five points (5, 2) of a picture onto ``template`` (5, 2) pixels of the crop."""
-        source = _finite(kps, (5, 2), "five points (kps)")
-        matrix = similarity(source, _finite(template, (5, 2), "a template"))
+        source = finite(kps, (5, 2), "five points (kps)")
+        matrix = similarity(source, finite(template, (5, 2), "a template"))
         transform = cls(matrix, int(size))
         if transform.scale < _LEAST_SCALE:
             raise InputError("the five points determine no crop (they are mirrored or degenerate)")
@@ -200,7 +201,7 @@ class CropTransform:
         shift: tuple[float, float] = (0.0, 0.0),
     ) -> CropTransform:
         """The upright square around an xyxy ``box`` (4,); see :class:`CropRecipe` for the options."""
-        x1, y1, x2, y2 = _finite(box, (4,), "a box").tolist()
+        x1, y1, x2, y2 = finite(box, (4,), "a box").tolist()
         width, height = x2 - x1, y2 - y1
         if not (width > 0 and height > 0):
             raise InputError(f"a box is (x1, y1, x2, y2) with x2 > x1 and y2 > y1; got {[x1, y1, x2, y2]}")

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from . import markup as markups
 from ._checks import is_whole
-from .errors import ImageError, InputError, MarkupError
+from .errors import FacelmError, ImageError, InputError, MarkupError
 from .expression import EyeOpenness, eye_openness, mouth_openness
 from .pose import HeadPose, head_pose
-from .transform import ARCFACE_112, CropTransform
+from .transform import ARCFACE_112, CropTransform, finite
 from .transform import ImageArray as ImageArray
 
 T = TypeVar("T")
@@ -44,6 +44,57 @@ class Face:
     transform: CropTransform
     track_id: int | None = None
     presence: float | None = None
+
+    @classmethod
+    def of_landmarks(
+        cls,
+        landmarks: ArrayLike,
+        markup: str = "ibug68",
+        *,
+        bbox: ArrayLike | None = None,
+        score: float | None = None,
+        kps: ArrayLike | None = None,
+        scores: ArrayLike | None = None,
+        track_id: int | None = None,
+        presence: float | None = None,
+    ) -> Face:
+        """A face of landmarks (L, 2) from elsewhere: another library, a file of annotations.
+
+        ``bbox`` is by default the box around the landmarks, ``kps`` the five points that they give; ``transform`` is
+        the ArcFace crop by these. Raises InputError for what is not finite or of another shape, MarkupError.
+        """
+        points = finite(landmarks, (markups.get(markup).num_points, 2), f"{markup} landmarks")
+        five = markups.convert(points, markup, "kps5") if kps is None else finite(kps, (5, 2), "five points (kps)")
+        box = [*points.min(0), *points.max(0)] if bbox is None else finite(bbox, (4,), "a box")
+        return cls(
+            bbox=np.asarray(box, np.float32),
+            score=None if score is None else float(score),
+            kps=five.astype(np.float32),
+            landmarks=points.astype(np.float32),
+            scores=None if scores is None else finite(scores, (len(points),), "scores").astype(np.float32),
+            markup=markup,
+            transform=CropTransform.from_kps5(five, ARCFACE_112, 112),
+            track_id=None if track_id is None else int(track_id),
+            presence=None if presence is None else float(presence),
+        )
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Face:
+        """The face that :meth:`to_dict` described, but for its ``transform``: see :meth:`of_landmarks`.
+
+        Entries that are derived, such as ``pose``, or of others, are not read. Raises InputError and MarkupError.
+        """
+        try:
+            landmarks, markup = values["landmarks"], values["markup"]
+        except (KeyError, TypeError) as error:
+            raise InputError("a face is a JSON object with landmarks and markup, as Face.to_dict gives it") from error
+        given = {name: values.get(name) for name in ("bbox", "score", "kps", "scores", "track_id", "presence")}
+        try:
+            return cls.of_landmarks(landmarks, markup, **given)
+        except (TypeError, ValueError) as error:
+            if isinstance(error, FacelmError):
+                raise
+            raise InputError(f"a face's score, track_id and presence are numbers or null ({error})") from error
 
     @property
     def pose(self) -> HeadPose:
@@ -119,12 +170,12 @@ class Face:
         mouth = _where_known(lambda: self.mouth_openness)
         return {
             **({} if self.track_id is None else {"track_id": self.track_id}),
-            "bbox": _rounded(self.bbox),
+            "bbox": rounded(self.bbox),
             "score": None if self.score is None else round(float(self.score), 3),
-            "kps": _rounded(self.kps),
+            "kps": rounded(self.kps),
             "markup": self.markup,
-            "landmarks": _rounded(self.landmarks),
-            "scores": None if self.scores is None else _rounded(self.scores),
+            "landmarks": rounded(self.landmarks),
+            "scores": None if self.scores is None else rounded(self.scores),
             "presence": None if self.presence is None else round(self.presence, 3),
             "pose": None if pose is None else {name: round(angle, 2) for name, angle in pose._asdict().items()},
             "eye_openness": None if eyes is None else {name: round(ratio, 3) for name, ratio in eyes._asdict().items()},
@@ -138,7 +189,8 @@ class Face:
         return f"Face({track}bbox=[{box}], score={score}, landmarks={self.markup} {self.landmarks.shape})"
 
 
-def _rounded(values: NDArray[np.float32]) -> Any:
+def rounded(values: NDArray[np.float32]) -> Any:
+    """Nested lists of an array's values to a thousandth."""
     return np.round(values.astype(np.float64), 3).tolist()
 
 

@@ -10,7 +10,20 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-HEAVY = ("torch", "onnx", "typer", "rich", "PIL", "click", "pydantic", "scipy", "skimage", "matplotlib")
+HEAVY = (
+    "torch",
+    "onnx",
+    "typer",
+    "rich",
+    "PIL",
+    "click",
+    "pydantic",
+    "scipy",
+    "skimage",
+    "matplotlib",
+    "pandas",
+    "pyarrow",
+)
 
 ABOVE = {"facelm_models", "facelm_export", "facelm_training"}
 

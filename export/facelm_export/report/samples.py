@@ -17,6 +17,7 @@ from facelm_sdk.detector import Detections, Detector
 from facelm_sdk.errors import InputError
 from facelm_sdk.images.folder import expand
 from facelm_sdk.images.read import read_image
+from facelm_sdk.interop import pts
 from facelm_sdk.transform import CropTransform
 from facelm_sdk.types import ImageArray
 
@@ -214,11 +215,7 @@ def _inside(found: Detections, points: NDArray[np.float64]) -> Detections:
 def read_pts(path: Path, spec: LandmarkSpec) -> NDArray[np.float64]:
     """The points of an iBUG .pts file, (L, 2) with pixel centres at whole numbers. Raises InputError."""
     count = markups.get(spec.markup).num_points
-    try:
-        lines = path.read_text("utf-8").split("{", 1)[1].split("}", 1)[0].split()
-        points = np.array([float(value) for value in lines]).reshape(-1, 2) - 1
-    except (OSError, IndexError, ValueError) as error:
-        raise InputError(f"{path} is not a .pts file: version, n_points, and (x, y) lines between braces") from error
+    points = pts.read_points(path)
     if len(points) != count:
         raise InputError(f"{path} has {len(points)} points, but the markup {spec.markup} has {count}")
     return points
