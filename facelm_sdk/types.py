@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import markup as markups
-from ._checks import is_whole
-from .errors import FacelmError, ImageError, InputError, MarkupError
+from ._checks import is_number, is_whole
+from .errors import ImageError, InputError, MarkupError
 from .expression import EyeOpenness, eye_openness, mouth_openness
 from .pose import HeadPose, head_pose
 from .transform import ARCFACE_112, CropTransform, finite
@@ -63,15 +63,24 @@ class Face:
         ``bbox`` is by default the box around the landmarks, ``kps`` the five points that they give; ``transform`` is
         the ArcFace crop by these. Raises InputError for what is not finite or of another shape, MarkupError.
         """
-        points = finite(landmarks, (markups.get(markup).num_points, 2), f"{markup} landmarks")
-        five = markups.convert(points, markup, "kps5") if kps is None else finite(kps, (5, 2), "five points (kps)")
-        box = [*points.min(0), *points.max(0)] if bbox is None else finite(bbox, (4,), "a box")
+        count = markups.get(markup).num_points
+        points = _float32(landmarks, (count, 2), f"{markup} landmarks")
+        if kps is None:
+            kps = markups.convert(points, markup, "kps5")
+        if bbox is None:
+            bbox = np.concatenate([points.min(0), points.max(0)])
+        five = _float32(kps, (5, 2), "five points (kps)")
+        if track_id is not None and not is_whole(track_id, 0):
+            raise InputError(f"track_id is a whole number or None, not {track_id!r}")
+        for name, value in (("score", score), ("presence", presence)):
+            if value is not None and not is_number(value, 0, 1):
+                raise InputError(f"{name} is a number from 0 to 1, or None, not {value!r}")
         return cls(
-            bbox=np.asarray(box, np.float32),
+            bbox=_float32(bbox, (4,), "a box"),
             score=None if score is None else float(score),
-            kps=five.astype(np.float32),
-            landmarks=points.astype(np.float32),
-            scores=None if scores is None else finite(scores, (len(points),), "scores").astype(np.float32),
+            kps=five,
+            landmarks=points,
+            scores=None if scores is None else _float32(scores, (count,), "scores"),
             markup=markup,
             transform=CropTransform.from_kps5(five, ARCFACE_112, 112),
             track_id=None if track_id is None else int(track_id),
@@ -89,12 +98,7 @@ class Face:
         except (KeyError, TypeError) as error:
             raise InputError("a face is a JSON object with landmarks and markup, as Face.to_dict gives it") from error
         given = {name: values.get(name) for name in ("bbox", "score", "kps", "scores", "track_id", "presence")}
-        try:
-            return cls.of_landmarks(landmarks, markup, **given)
-        except (TypeError, ValueError) as error:
-            if isinstance(error, FacelmError):
-                raise
-            raise InputError(f"a face's score, track_id and presence are numbers or null ({error})") from error
+        return cls.of_landmarks(landmarks, markup, **given)
 
     @property
     def pose(self) -> HeadPose:
@@ -192,6 +196,13 @@ class Face:
 def rounded(values: NDArray[np.float32]) -> Any:
     """Nested lists of an array's values to a thousandth."""
     return np.round(values.astype(np.float64), 3).tolist()
+
+
+def _float32(values: ArrayLike, shape: tuple[int, ...], what: str) -> NDArray[np.float32]:
+    array = finite(values, shape, what)
+    if (np.abs(array) > np.finfo(np.float32).max).any():
+        raise InputError(f"{what} are beyond what float32 holds")
+    return array.astype(np.float32)
 
 
 def _where_known(value: Callable[[], T]) -> T | None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from .. import markup as markups
 from ..errors import InputError
+from ..transform import finite
 from ..types import Face, rounded
 
 
@@ -105,7 +106,7 @@ def _face(annotation: Mapping[str, Any]) -> Face:
         raise InputError(
             f"annotation {annotation.get('id')} has points that are not labelled; a face needs all of them"
         )
-    x, y, width, height = annotation["bbox"]
+    x, y, width, height = finite(annotation["bbox"], (4,), f"annotation {annotation.get('id')}: a bbox").tolist()
     return Face.of_landmarks(
         rows[:, :2],
         markups.with_points(len(rows)).name,

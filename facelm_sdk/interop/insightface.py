@@ -47,12 +47,14 @@ def from_insightface(face: Mapping[str, Any]) -> Face:
 
     Raises InputError where it has none of them.
     """
+    if not isinstance(face, Mapping):
+        raise InputError(f"insightface's Face is a dict, not {type(face).__name__}")
     given = {"bbox": face.get("bbox"), "score": face.get("det_score"), "kps": face.get("kps")}
     if (points := face.get("landmark_2d_106")) is not None:
         return Face.of_landmarks(from_insightface_106(points), "jd106", **given)
     for name in ("landmark_2d_68", "landmark_3d_68"):
         if (points := face.get(name)) is not None:
-            return Face.of_landmarks(np.asarray(points)[:, :2], "ibug68", **given)
+            return Face.of_landmarks(_array(points, 68)[:, :2], "ibug68", **given)
     if given["kps"] is None:
         raise InputError("this face has no landmark_2d_106, landmark_3d_68 or kps")
     return Face.of_landmarks(given["kps"], "kps5", **given)
@@ -60,15 +62,23 @@ def from_insightface(face: Mapping[str, Any]) -> Face:
 
 def from_insightface_106(points: Any) -> NDArray[np.float32]:
     """Points (..., 106, 2) in the order of ``2d106det`` as those of the markup jd106."""
-    values = np.asarray(points, np.float32)
-    if values.shape[-2:] != (106, 2):
-        raise InputError(f"insightface's points have shape (..., 106, 2), not {values.shape}")
-    return np.asarray(values[..., list(FROM_JD106), :])
+    return np.asarray(_array(points, 106)[..., list(FROM_JD106), :2])
 
 
 def to_insightface_106(points: Any) -> NDArray[np.float32]:
     """The inverse of :func:`from_insightface_106`."""
-    values = np.asarray(points, np.float32)
+    values = _array(points, 106)
     result = np.empty_like(values)
     result[..., list(FROM_JD106), :] = values
     return result
+
+
+def _array(points: Any, count: int) -> NDArray[np.float32]:
+    """Points (..., count, 2 or 3) as float32."""
+    try:
+        values = np.asarray(points, np.float32)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"insightface's points are not numbers ({error})") from error
+    if values.ndim < 2 or values.shape[-2] != count or values.shape[-1] not in (2, 3):
+        raise InputError(f"insightface's points have shape (..., {count}, 2), not {values.shape}")
+    return values

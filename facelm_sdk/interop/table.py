@@ -76,7 +76,7 @@ def from_row(row: Mapping[str, Any]) -> Face:
         score=score,
         kps=kps,
         scores=scores or None,
-        track_id=None if track_id is None else int(track_id),
+        track_id=int(track_id) if track_id is not None and track_id.is_integer() else track_id,  # type: ignore[arg-type]
         presence=presence,
     )
 

@@ -329,3 +329,20 @@ def videos() -> dict[str, bytes]:
             writer.release()
             found[name] = path.read_bytes()
     return found
+
+
+def annotations() -> dict[str, Any]:
+    """Faces as text (.pts, dlib) and as JSON values, by the name of what reads them."""
+    from facelm_sdk import Face
+    from facelm_sdk.interop import coco, dlib, pts, table
+
+    points = np.random.default_rng(0).uniform(0, 100, (5, 2)).round(2)
+    face = Face.of_landmarks(points, "kps5", score=0.5, scores=np.full(5, 0.5), track_id=1, presence=1.0)
+    return {
+        "pts": pts.to_pts(face),
+        "dlib": dlib.to_dlib_xml([("a.jpg", [face])]),
+        "coco": coco.to_coco([coco.CocoImage("a.jpg", 100, 100, [face])]),
+        "face": face.to_dict(),
+        "row": table.to_row(face),
+        "insightface": {"bbox": face.bbox.tolist(), "kps": points.tolist(), "det_score": 0.5},
+    }

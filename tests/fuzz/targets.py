@@ -609,6 +609,42 @@ def aligner_calls(folder: Path, image: Any, options: dict[str, Any], size: Any, 
         _each((lambda one=one: one.crop(image, size), lambda one=one: one.to(markup)))
 
 
+def _annotation(rng: random.Random) -> Input:
+    texts = seeds.annotations()
+    kind = rng.choice(sorted(texts))
+    if isinstance(texts[kind], str):
+        return Input(arguments=(kind, damaged(rng, texts[kind].encode()).decode("utf-8", "replace")))
+    return Input(arguments=(kind, damaged_json(rng, texts[kind]).decode("utf-8", "replace")))
+
+
+@_target(_annotation, 40)
+def annotations(folder: Path, kind: str, text: str) -> None:
+    """Faces of other people's files."""
+    from facelm_sdk import Face
+    from facelm_sdk.interop import coco, dlib, insightface, pts, table
+
+    value: Any = text
+    if kind not in ("pts", "dlib"):
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError):
+            return
+    read: dict[str, Callable[[Any], Any]] = {
+        "pts": pts.from_pts,
+        "dlib": dlib.from_dlib_xml,
+        "coco": coco.from_coco,
+        "face": Face.from_dict,
+        "row": table.from_row,
+        "insightface": insightface.from_insightface,
+    }
+    found = read[kind](value)
+    faces = [one for group in found.values() for one in group] if isinstance(found, dict) else [found]
+    for face in faces:
+        Face.from_dict(json.loads(json.dumps(face.to_dict())))
+        pts.from_pts(pts.to_pts(face))
+        table.from_row(table.to_row(face))
+
+
 # Video and command lines ----------------------------------------------------------------------------------------------
 
 
@@ -663,12 +699,24 @@ VALUES = (
     "int8",
     "cuda",
     "cpu",
+    *("jsonl", "csv", "parquet", "pts", "coco"),
     "x",
     "\udcff",
 )
 COMMANDS = {
     "align": (
-        *("-o", "--json-lines", "--draw", "--crops", "--det-size", "--det-thresh", "--workers", "--threads", "-q"),
+        *(
+            "-o",
+            "--json-lines",
+            "--format",
+            "--draw",
+            "--crops",
+            "--det-size",
+            "--det-thresh",
+            "--workers",
+            "--threads",
+            "-q",
+        ),
         *("--max-faces", "--variant", "--device", "--model", "--detector", "--profile", "--flip", "--strict"),
     ),
     "track": ("-o", "--json-lines", "--max-faces", "--redetect-every", "--det-size", "--threads", "--model", "-q"),

@@ -70,7 +70,7 @@ def test_json_of_no_face(values):
 
 
 def test_json_with_a_score_that_is_none():
-    with pytest.raises(InputError, match="numbers or null"):
+    with pytest.raises(InputError, match="score is a number from 0 to 1"):
         Face.from_dict({**make().to_dict(), "score": "high"})
 
 
