@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -22,10 +21,12 @@ from ..files import Identity, LinesFile, check_outputs, check_place, identities,
 from ..images.draw import draw as draw_faces
 from ..images.folder import Item, beside_reserved, expand, places, write_image
 from ..images.picture import Picture
+from ..interop.pts import write_pts
 from ..parallel import checked_workers, map_in_order
 from ..profile import READ, call, stage
 from ..runtimes.open import Variant
 from ..types import MAX_CROP, Face
+from .formats import NAMES, Format, Results, json_bytes, open_results
 from .options import DetSizeText, MinPresence, VariantText, det_size_of, printable, stderr
 
 
@@ -57,6 +58,15 @@ def align(
     sources: Annotated[list[str], typer.Argument(help="Pictures, folders (searched recursively) or glob patterns.")],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="DIR", help="Where results go: DIR/<name>.json each.")
+    ] = None,
+    kind: Annotated[
+        Format | None,
+        typer.Option(
+            "--format",
+            show_default=False,
+            help="A file each: json (default), pts (DIR/<name>_<i>.pts); or one: DIR/faces.jsonl, .csv, .parquet, "
+            "DIR/coco.json.",
+        ),
     ] = None,
     model: Annotated[
         str, typer.Option(help="Landmark model: a name of `facelm models` or a path; or the path of a pipeline.")
@@ -103,6 +113,9 @@ def align(
     drawing = draw is not Drawing.NOTHING
     if output is None and (drawing or crops is not None):
         raise InputError("--draw and --crops need a folder: add -o DIR")
+    if output is None and kind is not None:
+        raise InputError("--format needs a folder: add -o DIR")
+    kind = kind or (Format.JSON if json_lines is None else None)
     if crops is not None and not 1 <= crops <= MAX_CROP:
         raise InputError(f"--crops is a size of 1 to {MAX_CROP} pixels, not {crops}")
     side_by_side = checked_workers(workers)
@@ -117,7 +130,7 @@ def align(
     drawn: dict[Item, Path] = {}
     if output is not None:
         check_place(output / "crops")
-        records = places(items, output, ".json", reserved) if json_lines is None else {}
+        records = places(items, output, ".json", reserved) if kind is Format.JSON else {}
         drawn = places(items, output, ".jpg", reserved) if drawing else {}
     aligner = Aligner(
         model,
@@ -147,7 +160,9 @@ def align(
             record = _record(item, picture, faces, aligner)
             if output is not None:
                 if item in records:
-                    write_bytes(records[item], _json(record, indent=1))
+                    write_bytes(records[item], json_bytes(record, indent=1))
+                for index, face in enumerate(faces if kind is Format.PTS else ()):
+                    write_pts(beside_reserved(output / f"{item.stem}_{index}.pts", reserved), face)
                 if item in drawn:
                     write_image(drawn[item], draw_faces(picture.view().image, faces, pose=draw is Drawing.POSE))
                 for index, face in enumerate(faces if crops is not None else ()):
@@ -161,6 +176,11 @@ def align(
     bar = Progress(console=stderr, transient=True, disable=quiet or len(items) < 2, redirect_stdout=sys.stdout.isatty())
     with ExitStack() as stack:
         lines = None if lines_path is None else stack.enter_context(LinesFile(lines_path))
+        whole: Results | None = None
+        if output is not None and kind in NAMES:
+            spec = (aligner.pipeline or aligner.landmarker).spec
+            path = beside_reserved(output / NAMES[kind], reserved)
+            whole = stack.enter_context(open_results(kind, path, spec.markup, scores=spec.has_scores))
         stack.enter_context(bar)
         done_items = stack.enter_context(closing(map_in_order(work, items, min(side_by_side, len(items)))))
         for item, done in zip(items, bar.track(done_items, total=len(items), description="aligning"), strict=True):
@@ -168,11 +188,13 @@ def align(
                 failed += 1
                 stderr.print(printable(f"{item.path}: {_told(done)}"), style="red", markup=False)
                 continue
+            if whole is not None:
+                whole.add(done.record, done.faces)
             if json_lines == "-":
-                typer.echo(_json(done.record), nl=False)
+                typer.echo(json_bytes(done.record), nl=False)
                 continue
             if lines is not None:
-                lines.write(_json(done.record))
+                lines.write(json_bytes(done.record))
             if not quiet:
                 _print_faces(item, done)
     if aligner.profile is not None:
@@ -197,10 +219,6 @@ class _Done:
 
     record: dict[str, Any]
     faces: list[Face]
-
-
-def _json(record: dict[str, Any], indent: int | None = None) -> bytes:
-    return f"{json.dumps(record, ensure_ascii=False, indent=indent)}\n".encode()
 
 
 def _record(item: Item, picture: Picture, faces: list[Face], aligner: Aligner) -> dict[str, Any]:

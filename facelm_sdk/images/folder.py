@@ -20,8 +20,11 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", "
 
 _MARK = b"made by facelm align"
 """The comment in pictures of results, within their first 128 bytes."""
-_RECORDS = b'{\n "source": ', b'{"source": '
-"""How results as JSON begin, which patterns such as * find."""
+_RECORDS = (
+    *(b'{\n "source": ', b'{"source": ', b"source,width,height,", b"PAR1", b"version: 1\nn_points: "),
+    b'{"info": {"description": "faces, made by facelm align"',
+)
+"""How results as JSON, CSV, parquet, .pts and COCO begin, which patterns such as * find."""
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import runpy
@@ -18,11 +19,12 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from facelm_sdk import cli
+from facelm_sdk import Face, cli
 from facelm_sdk.cli import doctor as doctoring
-from facelm_sdk.cli import plugins
+from facelm_sdk.cli import formats, plugins
 from facelm_sdk.errors import InputError, MissingDependencyError, OutputError
 from facelm_sdk.images import picture as pictures
+from facelm_sdk.interop import coco, json_schema, pts, table
 
 
 @pytest.fixture
@@ -115,6 +117,86 @@ def test_json_lines(folder, models, tmp_path):
     assert [len(json.loads(line)["faces"]) for line in lines.read_text().splitlines()] == [2, 1]
     result = invoke("align", folder / "a.png", folder / "a.jpg", "--json-lines", "-", *models)
     assert [len(json.loads(line)["faces"]) for line in result.stdout.splitlines()] == [2, 1]
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet", "coco", "pts", "json"])
+def test_formats(folder, models, tmp_path, kind):
+    """Each format says of the same pictures the same faces as the default does."""
+    if kind == "parquet":
+        pytest.importorskip("pyarrow")
+    sources = [folder / "a.png", folder / "a.jpg", folder / "more"]
+    assert invoke("align", *sources, "-o", tmp_path / "plain", *models).exit_code == 0
+    assert invoke("align", *sources, "-o", tmp_path / "out", "--format", kind, *models).exit_code == 0
+    plain = [json.loads((tmp_path / "plain" / name).read_text()) for name in ("a.json", "a_2.json", "a_3.json")]
+    wanted = {one["source"]: [Face.from_dict(face) for face in one["faces"]] for one in plain}
+    out = tmp_path / "out"
+    name = {"coco": "coco.json"}.get(kind, f"faces.{kind}")
+    assert files(out) == {
+        "pts": ["a_0.pts", "a_1.pts", "a_2_0.pts"],
+        "json": ["a.json", "a_2.json", "a_3.json"],
+    }.get(kind, [name])
+    if kind == "json":
+        return
+    found = {source: [] for source in wanted}
+    if kind == "jsonl":
+        for line in (out / name).read_text().splitlines():
+            record = json.loads(line)
+            pytest.importorskip("jsonschema").validate(record, json_schema())
+            found[record["source"]] = [Face.from_dict(face) for face in record["faces"]]
+    elif kind == "coco":
+        found = coco.from_coco(json.loads((out / name).read_text()))
+    elif kind == "pts":
+        found[str(folder / "a.png")] = [pts.read_pts(out / "a_0.pts"), pts.read_pts(out / "a_1.pts")]
+        found[str(folder / "a.jpg")] = [pts.read_pts(out / "a_2_0.pts")]
+    else:
+        if kind == "csv":
+            rows = list(csv.DictReader((out / name).open(newline="")))
+        else:
+            rows = pytest.importorskip("pyarrow.parquet").read_table(out / name).to_pylist()
+        for row in rows:
+            assert int(row["face"]) == len(found[row["source"]]) and int(row["width"]) == 640
+            found[row["source"]].append(table.from_row(row))
+    assert found.keys() == wanted.keys() and [len(faces) for faces in found.values()] == [2, 1, 0]
+    for source, faces in wanted.items():
+        for one, other in zip(found[source], faces, strict=True):
+            np.testing.assert_allclose(one.landmarks, other.landmarks, atol=2e-3)
+            if kind != "pts":
+                np.testing.assert_allclose(one.bbox, other.bbox, atol=2e-3)
+                assert one.score == other.score
+
+
+def test_results_in_any_format_are_no_inputs(folder, models):
+    for kind in ("jsonl", "csv", "coco", "pts"):
+        assert invoke("align", folder / "a.png", "-o", folder / "out", "--format", kind, *models).exit_code == 0
+    (folder / "out" / "mine.png").write_bytes((folder / "a.png").read_bytes())
+    result = invoke("align", folder / "out" / "*", "-o", folder / "out", *models)
+    assert result.exit_code == 0 and "5 files left out" in result.stderr, result.stderr
+    assert result.stdout.count("face 1/2") == 1
+
+
+def test_a_format_needs_a_folder_and_its_package(folder, models, tmp_path, monkeypatch):
+    assert "--format needs a folder" in str(invoke("align", folder, "--format", "csv", *models).exception)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    result = invoke("align", folder, "-o", tmp_path / "out", "--format", "parquet", *models)
+    assert 'pip install "facelm-sdk[parquet]"' in str(result.exception) and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet", "coco"])
+def test_an_interrupted_table_keeps_what_was_found(kind, tmp_path):
+    if kind == "parquet":
+        pytest.importorskip("pyarrow")
+    face = Face.of_landmarks([[0, 0], [4, 0], [2, 2], [1, 4], [3, 4]], "kps5")
+    record = {"source": "a.jpg", "width": 9, "height": 8, "model": "m", "detector": None, "faces": [face.to_dict()]}
+    path = tmp_path / "out"
+    with (
+        pytest.raises(KeyboardInterrupt),
+        formats.open_results(formats.Format(kind), path, "kps5", scores=False) as file,
+    ):
+        file.add(record, [face])
+        raise KeyboardInterrupt
+    assert path.is_file() and b"a.jpg" in path.read_bytes()
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_inputs_are_never_overwritten(folder, models):
