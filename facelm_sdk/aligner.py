@@ -60,7 +60,8 @@ class Aligner:
     """Picture in, faces out: detection, crops, landmarks, and back to the picture's pixels.
 
     ``landmarks`` is an embedded model's name, a path to an .onnx, a Session or a Landmarker; ``detector`` likewise, or
-    None where boxes or points are always given. ``max_faces`` keeps the detections with the best scores.
+    None where boxes or points are always given; files of insightface's pack will do too, see
+    :mod:`facelm_sdk.runtimes.foreign`. ``max_faces`` keeps the detections with the best scores.
     ``min_presence`` drops detections that the landmark model, where it gives ``Face.presence``, takes for no face
     (default: below 0.5; 0 keeps all); faces whose boxes or points are given are never dropped. The other
     options apply to the models opened here: ``flip`` as in Landmarker, ``det_size`` and ``det_thresh`` as in Detector,

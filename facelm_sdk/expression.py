@@ -54,7 +54,8 @@ def _points_68(points: ArrayLike, markup: str) -> NDArray[np.float64]:
 
 def _ratio(points: NDArray[np.float64], pairs: tuple[tuple[int, int], ...], width: tuple[int, int]) -> float:
     """The mean distance of pairs of points over that of the pair ``width``."""
-    distances = np.array([np.linalg.norm(points[a] - points[b]) for a, b in (*pairs, width)])
-    if not distances[-1] > 0:
-        raise InputError(f"the corners {width[0]} and {width[1]} coincide, which leaves the ratio open")
+    with np.errstate(over="ignore"):
+        distances = np.array([np.linalg.norm(points[a] - points[b]) for a, b in (*pairs, width)])
+    if not distances[-1] > 0 or not np.isfinite(distances).all():
+        raise InputError(f"the corners {width[0]} and {width[1]} coincide or are too far apart for a ratio")
     return float(distances[:-1].mean() / distances[-1])

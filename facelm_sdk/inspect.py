@@ -21,6 +21,7 @@ from .contract import METADATA_KEY, ModelSpec, Tensor, check
 from .errors import ContractError, FacelmError, InputError, ModelFileError
 from .files import expand_user
 from .runtimes.base import first_line
+from .runtimes.foreign import adapter_of
 from .runtimes.onnxruntime import metadata_of, tensors_of
 
 NO_CONTRACT = (
@@ -119,6 +120,11 @@ def _onnx(path: Path) -> dict[str, Any]:
             check(found, ModelSpec.from_json(json.dumps(facts["contract"])), path.name)
         except ContractError as error:
             facts["note"] = str(error)
+    if facts["contract"] is None and (adapter := adapter_of(found, path.stem, path.read_bytes())) is not None:
+        facts["note"] = (
+            f"no {METADATA_KEY!r} contract inside, but a graph as {adapter.spec.created_by} is, which Aligner runs for "
+            f"{adapter.spec.task}; its inputs and outputs are the graph's own"
+        )
     made_by = {"made by": meta.producer_name} if facts["contract"] is None and meta.producer_name else {}
     return {
         **facts,

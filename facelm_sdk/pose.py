@@ -97,9 +97,10 @@ def head_pose(points: ArrayLike, markup: str = "ibug68", size: tuple[int, int] |
     if size is not None and not (len(size) == 2 and min(size) > 0):
         raise InputError(f"size is the picture's (width, height) in pixels, not {size!r}")
     mean = values.mean(0)
-    spread = float(np.sqrt(((values - mean) ** 2).sum(1).mean()))
-    if not spread > 0:
-        raise InputError("the points coincide, which leaves a pose open")
+    with np.errstate(over="ignore"):
+        spread = float(np.sqrt(((values - mean) ** 2).sum(1).mean()))
+    if not 0 < spread < math.inf:
+        raise InputError("the points coincide or are too far apart, which leaves a pose open")
     focal, centre = (DISTANCE * spread, mean) if size is None else (max(size), (np.array(size) - 1) / 2)
     return HeadPose.of_rotation(_rotation(values, float(focal), centre))
 

@@ -51,6 +51,13 @@ def test_the_wheel_holds_the_weights_as_the_manifest_says(wheel):
     assert "facelm_export/assets/collins.jpg" in wheel.namelist()
 
 
+def test_the_wheel_holds_the_schema(wheel):
+    assert (
+        wheel.read("facelm_sdk/interop/faces.schema.json")
+        == (ROOT / "facelm_sdk/interop/faces.schema.json").read_bytes()
+    )
+
+
 def test_the_wheel_holds_the_recipes(wheel):
     configs = ROOT / "training/facelm_training/configs"
     recipes = {path.relative_to(ROOT / "training").as_posix() for path in configs.rglob("*.toml")}

@@ -244,7 +244,7 @@ def _print_faces(item: Item, done: _Done) -> None:
         typer.echo(f"{name}: no face")
     for index, (face, record) in enumerate(zip(faces, done.record["faces"], strict=True), start=1):
         box = " ".join(f"{value:.0f}" for value in face.bbox)
-        pose = "".join(f"  {angle} {value:.0f}" for angle, value in (record["pose"] or {}).items())
+        pose = "".join(f"  {angle} {round(value)}" for angle, value in (record["pose"] or {}).items())
         typer.echo(
             f"{name}: face {index}/{len(faces)}  score {face.score or 0:.3f}  box {box}  "
             f"{len(face.landmarks)} points ({face.markup}){pose}"

@@ -26,6 +26,7 @@ from ..contract import (
 from ..errors import ContractError, InputError, ModelFileError, ProviderError
 from ..files import is_file
 from .base import DEFAULTS, Provider, RuntimeOptions, checked_run, first_line, fixed_batch, run_in_parts
+from .foreign import ACCEPTED, Adapter, adapter_of
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +45,8 @@ class OrtSession:
     ``model`` is a path or the file's bytes. A provider that cannot be used is one warning with the cause, or a
     ProviderError with ``strict``. Without ``threads`` (onnxruntime's intra-op count) and ``session_options``, a
     detector and a network of up to SMALL_NETWORK multiply-adds run on one thread, larger ones on all cores. A landmark
-    model exported for a fixed number of crops takes any number here. Several threads may use one session.
+    model exported for a fixed number of crops takes any number here. Several threads may use one session. Files without
+    a contract are taken where they are of the kinds that :mod:`facelm_sdk.runtimes.foreign` knows.
 
     Raises MissingDependencyError, ModelFileError (missing, truncated, not ONNX), ContractError and InputError.
     """
@@ -63,8 +65,9 @@ class OrtSession:
         size = len(model) if isinstance(model, bytes) else Path(model).stat().st_size
         guess = size <= SMALL_FILE
         self._session, problems = self._open(ort, model, wanted, _session_options(ort, options, small=guess))
-        self._spec = self._read_spec()
-        chosen = options.threads is None and options.session_options is None
+        self._adapter: Adapter | None = None
+        self._spec = self._read_spec(model)
+        chosen = options.threads is None and options.session_options is None and self._adapter is None
         if chosen and (small := is_small(self._spec, size)) != guess:
             self._session, problems = self._open(ort, model, wanted, _session_options(ort, options, small=small))
         problems += [
@@ -76,10 +79,12 @@ class OrtSession:
                 raise ProviderError(message)
             logger.warning(message)
         found = tensors_of(self._session, self._name)
-        check(found, self._spec, self._name)
-        self._outputs = list(self._spec.tensors.outputs)
+        self._outputs = list(found.outputs) if self._adapter else list(self._spec.tensors.outputs)
         self._check = OutputCheck(self._spec, self._name)
-        self._batch = fixed_batch(found, self._spec)
+        self._batch = None
+        if self._adapter is None:
+            check(found, self._spec, self._name)
+            self._batch = fixed_batch(found, self._spec)
 
     @property
     def spec(self) -> ModelSpec:
@@ -96,7 +101,13 @@ class OrtSession:
         return run_in_parts(self._run, feeds, self._batch)
 
     def _run(self, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
-        return checked_run(lambda: self._session.run(self._outputs, dict(feeds)), feeds, self._check)
+        return checked_run(lambda: self._outputs_of(feeds), feeds, self._check)
+
+    def _outputs_of(self, feeds: Mapping[str, NDArray[Any]]) -> Sequence[NDArray[Any]]:
+        if self._adapter is None:
+            return self._session.run(self._outputs, dict(feeds))  # type: ignore[no-any-return]
+        name = self._session.get_inputs()[0].name
+        return self._adapter.run(lambda pixels: self._session.run(self._outputs, {name: pixels}), feeds)
 
     def _open(self, ort: Any, model: Any, wanted: list[Provider], options: Any) -> tuple[Any, list[str]]:
         """The onnxruntime session, on the providers that work, and what kept the others from working."""
@@ -122,12 +133,16 @@ class OrtSession:
                 f"{self._name} cannot be opened; it is truncated or not an ONNX model ({first_line(error)})"
             ) from error
 
-    def _read_spec(self) -> ModelSpec:
+    def _read_spec(self, model: str | os.PathLike[str] | bytes) -> ModelSpec:
         text = metadata_of(self._session, self._name).get(METADATA_KEY)
         if text is None:
+            data = model if isinstance(model, bytes) else Path(model).read_bytes()
+            self._adapter = adapter_of(tensors_of(self._session, self._name), Path(self._name).stem, data)
+            if self._adapter is not None:
+                return self._adapter.spec
             raise ContractError(
                 f"{self._name} has no {METADATA_KEY!r} metadata; accepted are models exported by facelm-export with "
-                f"format_version {FORMAT_VERSION}"
+                f"format_version {FORMAT_VERSION}, and {ACCEPTED}"
             )
         try:
             return ModelSpec.from_json(text)

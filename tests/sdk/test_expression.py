@@ -60,3 +60,5 @@ def test_what_is_refused():
             mouth_openness(bad)
     with pytest.raises(InputError, match="corners 36 and 39 coincide"):
         eye_openness(np.zeros((68, 2)))
+    with pytest.raises(InputError, match="too far apart"):
+        mouth_openness(face(3, 3, 5) * 1e200)

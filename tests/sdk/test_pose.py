@@ -91,8 +91,22 @@ def test_denser_markups_and_what_is_refused():
     assert head_pose(dense, "wflw98") == head_pose(points)
     with pytest.raises(MarkupError):
         head_pose(np.zeros((29, 2)), "cofw29")
-    for bad in (np.full((68, 2), np.nan), np.zeros((2, 68, 2)), np.zeros((68, 2))):
+    for bad in (np.full((68, 2), np.nan), np.zeros((2, 68, 2)), np.zeros((68, 2)), points * 1e200):
         with pytest.raises(InputError):
             head_pose(bad)
     with pytest.raises(InputError, match="width, height"):
         head_pose(points, size=(0, 480))
+
+
+def test_points_of_no_face_have_a_finite_pose_or_an_error():
+    """On a line, on two places, upside down, of any size: never an error of OpenCV's."""
+    rng = np.random.default_rng(0)
+    line = np.stack([np.arange(68.0), np.zeros(68)], 1)
+    odd = [line, line[:, ::-1], np.repeat([[0.0, 0], [9, 9]], 34, axis=0), HEAD_68[:, :2] * (1, -1), np.eye(68, 2)]
+    odd += [HEAD_68[:, :2] * size + at for size in (1e-12, 1e-5, 1e6, 1e30) for at in (0, 300, 1e9)]
+    odd += [rng.normal(0, 1, (68, 2)) * rng.choice([0, 1e-4, 1, 100], 2) for _ in range(100)]
+    for points, size in itertools.product(odd, (None, (640, 480))):
+        try:
+            assert np.isfinite(head_pose(points, size=size)).all()
+        except InputError:
+            assert np.ptp(points) < 1e-3 or np.ptp(points) > 1e20

@@ -8,11 +8,14 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
-from facelm_sdk import Face, InputError, MarkupError
+from facelm_sdk import Face, InputError, MarkupError, Tracker, cli
 from facelm_sdk import markup as markups
 from facelm_sdk.errors import MissingDependencyError
 from facelm_sdk.interop import coco, dlib, insightface, json_schema, pts, supervision, table
@@ -89,6 +92,20 @@ def validate(schema, value):
     jsonschema = pytest.importorskip("jsonschema")
     jsonschema.Draft202012Validator.check_schema(schema)
     jsonschema.Draft202012Validator(schema).validate(value)
+
+
+def test_the_schema_holds_for_what_the_package_writes(tmp_path):
+    """The embedded models' results, of pictures and of a video's faces."""
+    group = Path(__file__).resolve().parents[3] / "examples" / "pictures" / "group.jpg"
+    result = CliRunner().invoke(cli.app, ["align", str(group), "-o", str(tmp_path), "--format", "jsonl", "--quiet"])
+    assert result.exit_code == 0
+    (line,) = (tmp_path / "faces.jsonl").read_text().splitlines()
+    validate(json_schema(), json.loads(line))
+    assert len(json.loads(line)["faces"]) == 7
+    faces = Tracker(max_faces=2)(cv2.imread(str(group)))
+    assert len(faces) == 2
+    for face in faces:
+        validate(face_schema(), json.loads(json.dumps(face.to_dict())))
 
 
 def test_the_schema_refuses_others():
