@@ -77,7 +77,7 @@ def release_command(
     network = restore(weights)
     card = {"licence": LICENCE, **read_card(weights)}
     name, task = card["model"], info(card["model"]).task
-    checkpoints, runtime = repository / "models/facelm_models/checkpoints", repository / "facelm_sdk/weights"
+    checkpoints, runtime = repository / "models/weights/facelm_weights", repository / "facelm_sdk/weights"
     # An int8 detector finds faces where there are none.
     files: dict[Precision, str] = {"fp32": f"{name}.onnx"}
     if task == "landmarks":
