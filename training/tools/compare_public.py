@@ -65,7 +65,7 @@ def hrnet_config(modules: tuple[int, int, int]) -> Node:
             FUSE_METHOD="SUM",
         )
     extra = Node(stages, FINAL_CONV_KERNEL=1, STEM_INPLANES=64, PRETRAINED_LAYERS=["*"], WITH_HEAD=True)
-    return Node(EXTRA=extra, NUM_JOINTS=98, PRETRAINED="", INIT_WEIGHTS=False, SAMPLE_NUM=7)
+    return Node(EXTRA=extra, NUM_JOINTS=98, OUT_DIM=256, PRETRAINED="", INIT_WEIGHTS=False, SAMPLE_NUM=7)
 
 
 def package(name: str, folder: Path) -> types.ModuleType:
