@@ -27,6 +27,7 @@ bench: $(VENV)/.dev
 
 wheel: $(VENV)/.dev
 	$(BIN)/python -m build --wheel --no-isolation
+	$(BIN)/python -m build --wheel --no-isolation --outdir dist models/weights
 
 $(BIN)/python:
 	$(PYTHON) -c "import sys; sys.exit('facelm-sdk needs Python 3.10 or newer; set PYTHON=...' if sys.version_info < (3, 10) else 0)"

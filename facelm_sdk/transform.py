@@ -42,7 +42,8 @@ class CropRecipe:
 
     ``kind="kps5"``: the least-squares similarity that maps the five points onto ``template`` (5 (x, y) pixels of the
     crop). ``kind="box"``: an upright square around the box, centred on the box centre moved by ``shift`` (fractions of
-    the box's width and height), with side ``scale`` times the box's ``max`` side, ``min`` side or ``mean`` side.
+    the box's width and height), with side ``scale`` times the box's ``max`` side, ``min`` side or ``mean`` side; that
+    centre falls ``offset`` (x, y) pixels of the crop from the crop's own centre, (size - 1) / 2.
     ``box`` says what box the network was trained on: ``"detector"``, which is also meant where a contract does not say,
     or ``"landmarks"``, the tight box of the annotated points; see :meth:`of_detection`.
     """
@@ -54,6 +55,7 @@ class CropRecipe:
     scale: float = 1.0
     shift: tuple[float, float] = (0.0, 0.0)
     box: Literal["detector", "landmarks"] = "detector"
+    offset: tuple[float, float] = (0.0, 0.0)
 
     def __post_init__(self) -> None:
         if not isinstance(self.size, int) or isinstance(self.size, bool) or self.size < 1:
@@ -65,7 +67,7 @@ class CropRecipe:
             self.kind != "box"
             or self.side not in ("max", "min", "mean")
             or not 0 < self.scale < math.inf
-            or not np.isfinite(self.shift).all()
+            or not np.isfinite((*self.shift, *self.offset)).all()
             or self.box not in ("detector", "landmarks")
         ):
             raise ContractError(
@@ -74,11 +76,13 @@ class CropRecipe:
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """The recipe as JSON-ready values, only those its kind uses; ``box`` where it is not the detector's."""
+        """The recipe as JSON-ready values, only those its kind uses; ``box`` and ``offset`` if not the usual ones."""
         if self.kind == "kps5":
             return {"size": self.size, "kind": "kps5", "template": [list(p) for p in self.template or ()]}
         values = {"size": self.size, "kind": "box", "side": self.side, "scale": self.scale, "shift": list(self.shift)}
-        return values if self.box == "detector" else {**values, "box": self.box}
+        if self.box != "detector":
+            values["box"] = self.box
+        return values if self.offset == (0.0, 0.0) else {**values, "offset": list(self.offset)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> CropRecipe:
@@ -89,9 +93,10 @@ class CropRecipe:
                 values["template"] = tuple((float(x), float(y)) for x, y in values["template"])
             if "scale" in values:
                 values["scale"] = float(values["scale"])
-            if "shift" in values:
-                x, y = values["shift"]
-                values["shift"] = (float(x), float(y))
+            for name in ("shift", "offset"):
+                if name in values:
+                    x, y = values[name]
+                    values[name] = (float(x), float(y))
             return cls(**values)
         except (TypeError, ValueError, OverflowError) as error:
             raise ContractError(f"not a crop recipe: {dict(data)!r} ({error})") from error
@@ -108,7 +113,8 @@ class CropRecipe:
             return CropTransform.from_kps5(kps, self.template, self.size)
         if box is None:
             raise InputError("this model's crop is cut by a box, and none was given")
-        return CropTransform.from_box(box, self.size, side=self.side, scale=self.scale, shift=self.shift)
+        options = {"side": self.side, "scale": self.scale, "shift": self.shift, "offset": self.offset}
+        return CropTransform.from_box(box, self.size, **options)  # type: ignore[arg-type]
 
     def of_detection(self, markup: str, box: ArrayLike | None = None, kps: ArrayLike | None = None) -> CropTransform:
         """The transform for a face that a detector found, whose landmarks are wanted in ``markup``.
@@ -199,6 +205,7 @@ class CropTransform:
         side: Literal["max", "min", "mean"] = "max",
         scale: float = 1.0,
         shift: tuple[float, float] = (0.0, 0.0),
+        offset: tuple[float, float] = (0.0, 0.0),
     ) -> CropTransform:
         """The upright square around an xyxy ``box`` (4,); see :class:`CropRecipe` for the options."""
         x1, y1, x2, y2 = finite(box, (4,), "a box").tolist()
@@ -210,8 +217,8 @@ class CropTransform:
             raise InputError(f"the box {[x1, y1, x2, y2]} determines no crop (it is too large or too small)")
         zoom = size / length
         x, y = (x1 + x2) / 2 + shift[0] * width, (y1 + y2) / 2 + shift[1] * height
-        middle = (size - 1) / 2
-        return cls(np.array([[zoom, 0.0, middle - zoom * x], [0.0, zoom, middle - zoom * y]]), int(size))
+        u, v = ((size - 1) / 2 + one for one in offset)
+        return cls(np.array([[zoom, 0.0, u - zoom * x], [0.0, zoom, v - zoom * y]]), int(size))
 
     @property
     def scale(self) -> float:

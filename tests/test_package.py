@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -46,8 +47,7 @@ def test_the_wheel_holds_the_weights_as_the_manifest_says(wheel):
     for model in models:
         data = wheel.read(f"facelm_sdk/weights/{model['file']}")
         assert hashlib.sha256(data).hexdigest() == model["sha256"]
-        assert f"facelm_models/checkpoints/{model['name']}.safetensors" in wheel.namelist()
-        assert f"facelm_models/checkpoints/{model['name']}.md" in wheel.namelist()
+    assert not any(name.endswith(".safetensors") for name in wheel.namelist()), "those are facelm-weights'"
     assert "facelm_export/assets/collins.jpg" in wheel.namelist()
 
 
@@ -56,6 +56,30 @@ def test_the_wheel_holds_the_schema(wheel):
         wheel.read("facelm_sdk/interop/faces.schema.json")
         == (ROOT / "facelm_sdk/interop/faces.schema.json").read_bytes()
     )
+
+
+def test_the_weights_are_a_wheel_of_their_own(tmp_path):
+    """Each with its card, found where the wheel is installed and there is no checkout."""
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path)]
+    done = subprocess.run([*command, str(ROOT / "models/weights")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (path,) = tmp_path.glob("facelm_weights-*.whl")
+    with zipfile.ZipFile(path) as wheel:
+        files = {name for name in wheel.namelist() if ".dist-info/" not in name}
+        wheel.extractall(tmp_path / "site")
+    checkpoints = {Path(name).stem for name in files if name.endswith(".safetensors")}
+    assert {"lotr_m", "lotr_m_128", "retinaface_mnet025"} <= checkpoints
+    assert {f"facelm_weights/{name}.md" for name in checkpoints} <= files and "facelm_weights/LICENSE-WEIGHTS" in files
+    assert all(name.startswith("facelm_weights/") for name in files)
+    (tmp_path / "site" / "facelm_models").symlink_to(ROOT / "models/facelm_models")
+    (tmp_path / "site" / "facelm_sdk").symlink_to(ROOT / "facelm_sdk")
+    code = (
+        "from pathlib import Path; from facelm_models import catalogue; catalogue.CHECKOUT = Path('nowhere'); "
+        "print(catalogue.checkpoint('lotr_m_128')); print(catalogue.checkpoint('slpt_hrnet18'))"
+    )
+    environment = os.environ | {"PYTHONPATH": str(tmp_path / "site")}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.stdout.split() == [str(tmp_path / "site/facelm_weights/lotr_m_128.safetensors"), "None"], done.stderr
 
 
 def test_the_wheel_holds_the_recipes(wheel):
@@ -74,6 +98,7 @@ def test_entry_points(wheel):
         "export = facelm_export.cli:app",
         "eval = facelm_training.eval_cli:eval_command",
         "train = facelm_training.cli:train_command",
+        "study = facelm_training.study.cli:study_command",
         "release = facelm_training.release:release_command",
     ):
         assert line in text.splitlines()

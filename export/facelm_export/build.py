@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 import facelm_sdk
-from facelm_models import ModelInfo, default_weights, info, list_models, load, official
+from facelm_models import ModelInfo, catalogue, default_weights, info, list_models, load, official
 from facelm_models.complexity import multiply_adds
 from facelm_models.protocol import MeanShapeNetwork, has_confidence
 from facelm_models.registry import Decoder, Decoding, UnknownDecoding, UnknownModel, decoder
@@ -30,6 +30,8 @@ from .ops.candidates import DetectorGraph
 from .ops.decoding import decode
 from .wrappers import IOU_THRESHOLD, SCORE_FLOOR, Decode, FusedDetector, FusedLandmarks
 
+SLPT_MEAN_FACE, SLPT_PIXELS = "init_face", 256
+"""The array of the mean face in SLPT's code, and the crop it is in pixels of."""
 DET_THRESH = 0.88  # true faces score above 0.95 with few exceptions; letters and logos lie between
 
 
@@ -94,8 +96,8 @@ def _weights_file(
     file = Path(weights) if weights is not None else default_weights(model)
     if file is None:
         raise InputError(
-            f"no weights of {model} come with the package; give a weights file (--weights FILE), "
-            f"or take untrained ones for latency work (--random)"
+            f"{catalogue.no_weights(model)}; or give a weights file (--weights FILE), or take untrained ones for "
+            "latency work (--random)"
         )
     if not is_file(file):
         raise InputError(f"there is no weights file {file}")
@@ -187,8 +189,11 @@ def _network(
         _check_output(described, network, markup)
     if file is None:
         return network
+    beside: dict[str, torch.Tensor] = {}
+    if source is not None and isinstance(network, MeanShapeNetwork) and "mean_shape" in official.get(source).absent:
+        beside["mean_shape"] = _mean_face(network, mean_face)
     try:
-        load(network, file, source)
+        load(network, file, source, beside)
     except WeightsError as error:
         other = (
             "\n  if they are of another markup or variant, say which (--markup, --model)"
@@ -196,8 +201,6 @@ def _network(
             else ""
         )
         raise InputError(f"{error}{other}") from error
-    if source is not None and isinstance(network, MeanShapeNetwork) and "mean_shape" in official.get(source).absent:
-        _set_mean_face(network, mean_face)
     return network
 
 
@@ -227,24 +230,35 @@ def _check_output(described: ModelInfo, network: nn.Module, markup: str) -> None
         raise InputError(f"{described.name} gives {found}, but decoding {named.name!r} takes {takes}")
 
 
-def _set_mean_face(network: MeanShapeNetwork, file: str | os.PathLike[str] | None) -> None:
-    """Fill ``mean_shape`` from a .npy, .npz (its only array) or text file of (L, 2) fractions of the crop."""
+def _mean_face(network: MeanShapeNetwork, file: str | os.PathLike[str] | None) -> torch.Tensor:  # (L, 2)
+    """Return the fractions of the crop in a .npy, .npz (its only array) or text file.
+
+    SLPT's own ``init_98.npz`` is in pixels of a crop of 256, which is seen by its array's name and its numbers.
+    """
     if file is None:
         raise InputError(
             "these checkpoints do not hold the mean face that the network starts from, without which every landmark is "
-            "wrong; give it as (L, 2) fractions of the crop: mean_face (--mean-face FILE; .npy, .npz or text)"
+            "wrong; give it as (L, 2) fractions of the crop: mean_face (--mean-face FILE; .npy, .npz or text, or the "
+            "Config/init_98.npz of SLPT's code)"
         )
-    buffer = network.mean_shape
+    shape = network.mean_shape.shape
     try:
         values = np.loadtxt(file) if Path(file).suffix not in (".npy", ".npz") else np.load(file, allow_pickle=False)
+        named = ""
         if isinstance(values, np.lib.npyio.NpzFile):
-            values = values[values.files[0]]
-        face = torch.from_numpy(np.asarray(values, np.float32)).reshape(buffer.shape)
+            named = values.files[0]
+            values = values[named]
+        face = torch.from_numpy(np.asarray(values, np.float32)).reshape(shape)
     except (OSError, ValueError, RuntimeError, IndexError) as error:
-        raise InputError(f"{file} is not a mean face of shape {tuple(buffer.shape)}: {error}") from error
+        raise InputError(f"{file} is not a mean face of shape {tuple(shape)}: {error}") from error
+    if named == SLPT_MEAN_FACE and face.max() > 1.5:
+        face = face / SLPT_PIXELS
     if not (torch.isfinite(face).all() and (face > -0.5).all() and (face < 1.5).all()):
-        raise InputError(f"{file} does not hold fractions of the crop (0 left or upper edge, 1 right or lower)")
-    buffer.copy_(face)
+        raise InputError(
+            f"{file} does not hold fractions of the crop (0 left or upper edge, 1 right or lower); pixels are taken "
+            f"from an .npz whose array is {SLPT_MEAN_FACE}, as SLPT's code has it"
+        )
+    return face
 
 
 def _crop(described: ModelInfo) -> CropRecipe:

@@ -49,7 +49,8 @@ class NetworkOptions:
         ),
     ] = None
     mean_face: Annotated[
-        Path | None, _option(MODEL, "--mean-face", help="SLPT's mean face: (L, 2) fractions of the crop.")
+        Path | None,
+        _option(MODEL, "--mean-face", help="SLPT's mean face: its init_98.npz, or (L, 2) fractions of the crop."),
     ] = None
     markup: Annotated[
         str | None,
@@ -273,6 +274,8 @@ def _list(options: ExportOptions) -> None:
     width = max(len(entry.name) for entry in entries)
     for entry in entries:
         typer.echo(f"{entry.name:{width}}  {_told_of(entry)}")
+    if catalogue.weights_folder() is None:
+        typer.echo(f"the weights of these networks are a package of their own; type: {catalogue.INSTALL}")
 
 
 def _told_of(entry: Entry) -> str:

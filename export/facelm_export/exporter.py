@@ -70,7 +70,7 @@ def export(
     cpu (default) or tensorrt, which want another int8. ``max_batch`` is what an engine or a server is built for where
     ``batch`` is open. ``latency=False`` leaves the timing out of the report.
 
-    ``weights`` is a .safetensors file; default: the ones that come with the package. ``source`` says that it is a
+    ``weights`` is a .safetensors file; default: those of facelm-weights. ``source`` says that it is a
     checkpoint of that public code instead (``slpt``, ``star``, ``hrnet``, ``fan``, ``retinaface``, ...), with its crop,
     decoding and options; ``mean_face`` is the (L, 2) fractions of the crop that SLPT's own checkpoints lack, as .npy,
     .npz or text. ``random=True`` takes untrained weights, for latency work. ``decoding`` replaces the model's own

@@ -1,7 +1,8 @@
-"""Which networks there are, and what the weights that come with the package say of themselves. Imports no torch."""
+"""Which networks there are, and what their weights in facelm-weights say of themselves. Imports no torch."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,12 +20,15 @@ ARCHITECTURES: Mapping[str, tuple[str, ...]] = {
 }
 """The files of this package that register networks, and the names of their variants."""
 
-CHECKPOINTS = Path(__file__).with_name("checkpoints")
+WEIGHTS_PACKAGE = "facelm_weights"
+CHECKOUT = Path(__file__).parents[1] / "weights" / WEIGHTS_PACKAGE
+"""Where a checkout of this repository has what facelm-weights installs."""
+INSTALL = "pip install facelm-weights"
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A network, and its card where its weights come with the package.
+    """A network, and its card where its weights are at hand.
 
     ``points`` and ``size`` (pixels of the crop's side) are those of the weights; ``accuracy`` is what their card says.
     """
@@ -34,11 +38,34 @@ class Entry:
     size: int | None = None
     accuracy: Mapping[str, Any] | None = None
 
+    @property
+    def has_weights(self) -> bool:
+        """Whether trained weights are at hand."""
+        return self.accuracy is not None
+
 
 def checkpoint(name: str) -> Path | None:
-    """Return the weights file of a network that comes with the package, or None."""
-    path = CHECKPOINTS / f"{name}.safetensors"
+    """Return the weights file of a network, of the checkout or of facelm-weights; None where there is none."""
+    if (folder := weights_folder()) is None:
+        return None
+    path = folder / f"{name}.safetensors"
     return path if path.is_file() else None
+
+
+def weights_folder() -> Path | None:
+    """Return where weights lie: in the checkout, or where facelm-weights is installed; None where it is not."""
+    if CHECKOUT.is_dir():
+        return CHECKOUT
+    spec = importlib.util.find_spec(WEIGHTS_PACKAGE)
+    return None if spec is None or spec.origin is None else Path(spec.origin).parent
+
+
+def no_weights(name: str) -> str:
+    """Say that there are no weights of a network, and which line to type where they may be had."""
+    if weights_folder() is None:
+        return f"there are no weights of {name}: facelm-weights is not installed; type: {INSTALL}"
+    have = ", ".join(entry.name for entry in entries() if entry.has_weights)
+    return f"no weights of {name} come with facelm-weights; those of {have} do"
 
 
 def entries() -> list[Entry]:

@@ -10,6 +10,7 @@ import shlex
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from torch import nn
 
 from . import catalogue, official
 from .official import torchvision
-from .registry import ModelInfo, UnknownModel, info, list_models
+from .registry import ModelInfo, UnknownModel, info
 from .torchscript import is_script, read_script
 
 log = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ class WeightsError(ValueError):
 
 
 def default_weights(name: str) -> Path | None:
-    """Return the checkpoint of this project's own training that comes with the package, or None when there is none."""
+    """Return the checkpoint of this project's own training, of the checkout or of facelm-weights, or None."""
     return catalogue.checkpoint(name)
 
 
@@ -108,16 +109,23 @@ def _existing(path: str | Path) -> Path:
     return Path(path)
 
 
-def to_bytes(model: nn.Module, card: Mapping[str, Any]) -> bytes:
+def to_bytes(model: nn.Module, card: Mapping[str, Any], *, half: bool = False) -> bytes:
     """Return a safetensors file with the weights of ``model`` and their ``card`` (data, licence, accuracy, ...).
 
-    The network's class and config are entered into the card, so that the file says what it is.
+    The network's class and config are entered into the card, so that the file says what it is. ``half``: kernels and
+    matrices in fp16, half of the bytes; vectors (biases, batch norm's statistics) and buffers stay as they are. Raises
+    WeightsError where a number is beyond fp16.
     """
     from safetensors.torch import save as serialise
 
     if is_dataclass(config := getattr(model, "config", None)):
         card = {**card, "architecture": type(model).__name__, "config": asdict(config)}  # type: ignore[arg-type]
-    state = {k: v.contiguous() for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")}
+    state = {k: v.contiguous() for k, v in model.state_dict().items() if not _counter(k)}
+    if half:
+        large = {name for name, parameter in model.named_parameters() if parameter.ndim > 1}
+        state = {key: value.half() if key in large else value for key, value in state.items()}
+        if beyond := [key for key, value in state.items() if key in large and not value.isfinite().all()]:
+            raise WeightsError(f"{beyond[0]} has numbers that fp16 cannot hold")
     return serialise(state, metadata={"facelm": json.dumps(card)})
 
 
@@ -183,15 +191,17 @@ def load(
     model: nn.Module,
     weights: str | Path | Mapping[str, Any],
     source: str | None = None,
+    beside: Mapping[str, torch.Tensor] = MappingProxyType({}),
 ) -> nn.Module:
     """Fill ``model`` with the weights of a file or a state dict, all of them and nothing else.
 
     ``source`` names the public code a checkpoint comes from (see :mod:`facelm_models.official`), whose keys are then
-    renamed by its table; None means this project's own. Returns ``model``. Raises WeightsError, and leaves the model as
+    renamed by its table; None means this project's own. ``beside``: tensors under our names that such checkpoints do
+    not hold, as SLPT's lack their ``mean_shape``. Returns ``model``. Raises WeightsError, and leaves the model as
     it was, naming every missing, unknown or wrongly shaped key.
     """
     if source is not None:
-        state, absent = _from_official(model, weights, source)
+        state, absent = _from_official(model, weights, source, beside)
     else:
         state, absent = dict(weights) if isinstance(weights, Mapping) else read(weights), set()
     own = model.state_dict()
@@ -223,7 +233,7 @@ def load_backbone(backbone: nn.Module, weights: str | Path | Mapping[str, Any]) 
 def restore(source: str | Path) -> nn.Module:
     """Return the network that weights of this project's training are of, with its options, filled; in eval mode.
 
-    ``source``: a .safetensors file, or the name of a model whose weights come with the package. Raises WeightsError
+    ``source``: a .safetensors file, or the name of a model whose weights are in facelm-weights. Raises WeightsError
     where there are none, or the file does not say what it is of; the message has the line to type instead.
     """
     path = _file_of(source)
@@ -253,10 +263,8 @@ def _file_of(source: str | Path) -> Path:
         raise WeightsError(f"there is no weights file {source}, and {error}") from error
     file = default_weights(name)
     if file is None:
-        offered = ", ".join(model for model in list_models() if default_weights(model) is not None)
         raise WeightsError(
-            f"no weights of {name} come with the package; those of {offered} do. With a file of your own:\n"
-            f"  facelm_models.restore('{name}.safetensors')"
+            f"{catalogue.no_weights(name)}. With a file of your own:\n  facelm_models.restore('{name}.safetensors')"
         )
     return file
 
@@ -320,7 +328,7 @@ def _check(model: nn.Module, problems: list[str]) -> None:
 
 
 def _from_official(
-    model: nn.Module, weights: str | Path | Mapping[str, Any], name: str
+    model: nn.Module, weights: str | Path | Mapping[str, Any], name: str, beside: Mapping[str, torch.Tensor]
 ) -> tuple[dict[str, torch.Tensor], set[str]]:
     """Return the state dict under our keys, and those of ours that such checkpoints do not hold."""
     source = official.get(name)
@@ -336,6 +344,7 @@ def _from_official(
             content = dict(content[key])
     content = {str(key).removeprefix("module."): value for key, value in content.items()}
     state = {key: value for key, value in content.items() if not _counter(key) and not source.is_unused(key)}
+    state |= beside
     table = {theirs: ours for theirs, ours in source.keys(model).items() if not _counter(theirs)}
     table |= {key: key for key in source.absent}  # whoever has them may add them
     own = model.state_dict()

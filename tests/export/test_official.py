@@ -55,17 +55,22 @@ def test_hrnet(tmp_path, reached):
     assert (found.fused.decoding, found.fused.offset) == ("argmax", 0.5)
 
 
-def test_slpt_with_its_mean_face(tmp_path, reached):
+def test_slpt_with_its_mean_face(tmp_path, reached, caplog):
     path = checkpoint(tmp_path, "slpt", create("slpt_hrnet18", num_landmarks=29))
     face = np.random.default_rng(0).uniform(0.2, 0.8, (29, 2)).astype(np.float32)
     files = [tmp_path / name for name in ("face.npy", "face.npz", "face.txt")]
     np.save(files[0], face)
     np.savez(files[1], init_face=face)
     np.savetxt(files[2], face)
+    files.append(tmp_path / "init_29.npz")
+    np.savez(files[3], init_face=256.0 * face)  # pixels, as SLPT's own
     for file in files:
         found = reached("slpt_hrnet18", weights=path, source="slpt", markup="cofw29", mean_face=file, out=tmp_path)
         np.testing.assert_allclose(found.fused.network.mean_shape.numpy(), face, rtol=1e-6)
+        assert "stays as it was" not in caplog.text
     assert (found.spec.crop.side, found.spec.crop.scale, found.fused.offset) == ("max", 1.2, 0.0)
+    middle = found.spec.crop.transform(box=(10, 20, 110, 140)).apply(np.array([[60.0, 80.0]]))
+    np.testing.assert_allclose(middle, [[128, 128]])
 
 
 def test_slpt_without_a_fitting_mean_face(tmp_path, reached):
@@ -78,7 +83,7 @@ def test_slpt_without_a_fitting_mean_face(tmp_path, reached):
     with pytest.raises(InputError, match=r"not a mean face of shape \(29, 2\)"):
         export("slpt_hrnet18", mean_face=file, **options)
     np.save(file, np.full((29, 2), 128.0))
-    with pytest.raises(InputError, match="fractions of the crop"):
+    with pytest.raises(InputError, match=r"fractions of the crop .* from an \.npz whose array is init_face"):
         export("slpt_hrnet18", mean_face=file, **options)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["face.npy", "slpt.pth"]
 

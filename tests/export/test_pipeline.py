@@ -415,7 +415,7 @@ def test_cutting_what_no_face_shows(resampling):
         CropRecipe(48, "box", side="max", scale=1.3),
         CropRecipe(48, "box", side="min", scale=0.9, shift=(0.1, -0.12)),
         CropRecipe(33, "box", side="mean"),
-        CropRecipe(48, "box", scale=1.2, box="landmarks"),
+        CropRecipe(48, "box", scale=1.2, box="landmarks", offset=(0.5, 0.5)),
         kps5_recipe(40, zoom=0.7, shift=(2.0, -3.0)),
     ],
 )

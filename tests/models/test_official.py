@@ -110,6 +110,9 @@ def test_the_mean_face_stays_and_is_told(caplog):
         load(model, checkpoint("slpt") | {"mean_shape": 1 - face}, source="slpt")
     assert not caplog.text
     assert torch.equal(model.mean_shape, 1 - face)
+    load(model, checkpoint("slpt"), source="slpt", beside={"mean_shape": face})
+    assert not caplog.text
+    assert torch.equal(model.mean_shape, face)
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")

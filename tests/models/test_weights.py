@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from facelm_models import create, default_weights, list_models, load, restore
+from facelm_models import create, default_weights, list_models, load, restore, weights
 from facelm_models.lotr import LOTR
 from facelm_models.weights import WeightsError, read, read_card, save
 
@@ -108,7 +108,9 @@ def test_names_without_weights(tmp_path, monkeypatch):
         restore("hrnet18")
     message = str(caught.value)
     offered = ", ".join(name for name in list_models() if default_weights(name))
-    assert f"no weights of hrnet18 come with the package; those of {offered} do" in message and "lotr_m_128" in offered
+    assert (
+        f"no weights of hrnet18 come with facelm-weights; those of {offered} do" in message and "lotr_m_128" in offered
+    )
     assert message.splitlines()[-1].strip() == "facelm_models.restore('hrnet18.safetensors')"
     with pytest.raises(WeightsError, match=r"no weights file lotr-m, and no model is named 'lotr-m'\. Did you mean"):
         restore("lotr-m")
@@ -197,6 +199,26 @@ def test_files_that_are_none(model, tmp_path):
 def test_packaged_weights_fit_and_say_where_they_come_from(name):
     path = default_weights(name)
     if path is None:
-        pytest.skip(f"no weights of {name} come with the package")
+        pytest.skip(f"no weights of {name} are at hand")
     load(create(name), path)
     assert {"data", "licence", "accuracy"} <= read_card(path).keys()
+
+
+def test_weights_in_half_the_bytes(tmp_path):
+    """Kernels and matrices are rounded to fp16; they load into an fp32 network all the same."""
+    network = create("lotr_m", num_landmarks=5, size=64)
+    network.mean_shape.uniform_()
+    full, half = (weights.to_bytes(network, {"model": "lotr_m"}, half=one) for one in (False, True))
+    assert len(half) < 0.55 * len(full)
+    path = tmp_path / "half.safetensors"
+    path.write_bytes(half)
+    found = restore(path)
+    for key, value in network.state_dict().items():
+        mine = found.state_dict()[key]
+        assert mine.dtype == value.dtype
+        torch.testing.assert_close(mine, value, rtol=1e-3, atol=1e-6)
+    assert torch.equal(found.mean_shape, network.mean_shape)
+    with torch.no_grad():
+        network.head[0].weight[0, 0] = 1e6
+    with pytest.raises(WeightsError, match=r"head\.0\.weight has numbers that fp16 cannot hold"):
+        weights.to_bytes(network, {}, half=True)

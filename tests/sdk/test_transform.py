@@ -233,3 +233,15 @@ def test_the_largest_boxes_are_exact():
     for kps in (np.array([[0, 0], [1e300, 0], [0, 100], [0, 1e300], [1e300, 1e300]]), [[10**400, 0]] * 5):
         with pytest.raises(InputError):
             CropTransform.from_kps5(kps, ARCFACE_112, 112)
+
+
+def test_an_offset_moves_the_boxs_centre_in_the_crop():
+    """SLPT's code has the centre of the box on pixel 128 of a crop of 256."""
+    plain, moved = (CropRecipe(256, "box", scale=1.2, offset=offset) for offset in ((0.0, 0.0), (0.5, 0.5)))
+    box = (10.0, 20.0, 110.0, 140.0)
+    corners = np.array([[60.0, 80.0], [10.0, 20.0]])
+    np.testing.assert_allclose(moved.transform(box).apply(corners) - plain.transform(box).apply(corners), 0.5)
+    np.testing.assert_allclose(moved.transform(box).apply(corners[:1]), [[128.0, 128.0]])
+    assert CropRecipe.from_dict(moved.to_dict()) == moved and "offset" not in plain.to_dict()
+    with pytest.raises(ContractError, match="not a crop recipe"):
+        CropRecipe(256, "box", offset=(0.0, float("nan")))

@@ -479,3 +479,107 @@ def test_labels_of_landmarks68(data_dir):
     assert [face.name for face in original] == [face.name for face in faces]
     distance = np.linalg.norm(faces[7].points - original[7].points, axis=1).mean() / faces[7].norms["inter_ocular"]
     assert 0.005 < distance < 0.3
+
+
+# 300W-LP --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def w300lp(tmp_path):
+    savemat = pytest.importorskip("scipy.io").savemat
+    names = ["AFW/AFW_1_1_0", "AFW/AFW_1_1_1", "HELEN/HELEN_2_1_0", "IBUG/IBUG_3_0", "LFPW/LFPW_image_test_0001_0"]
+    points = dict(zip(names, points_of("ibug68", len(names)), strict=True))
+    for name, values in points.items():
+        picture(tmp_path / f"{name}.jpg")
+        (tmp_path / "landmarks" / name).parent.mkdir(parents=True, exist_ok=True)
+        savemat(tmp_path / "landmarks" / f"{name}_pts.mat", {"pts_2d": values, "pts_3d": values + 1})
+    picture(tmp_path / "AFW_Flip" / "AFW_1_1_0.jpg")
+    return tmp_path, points
+
+
+def test_300wlp(w300lp):
+    folder, points = w300lp
+    faces = datasets.open(f"300wlp:{folder}")
+    assert [face.name for face in faces] == [f"{name}.jpg" for name in points] and faces.published == 61_225
+    np.testing.assert_allclose(np.stack([face.points for face in faces]), list(points.values()), atol=1e-4)
+    solid = datasets.open(f"300wlp/3d/afw:{folder}")
+    assert len(solid) == 2
+    np.testing.assert_allclose(solid[0].points, points["AFW/AFW_1_1_0"] + 1, atol=1e-4)
+    (folder / "landmarks" / "HELEN" / "HELEN_2_1_0_pts.mat").unlink()
+    assert len(datasets.open(f"300wlp/lfpw:{folder}")) == 1
+    with pytest.raises(InputError, match="HELEN_2_1_0_pts"):
+        datasets.open(f"300wlp:{folder}")
+    shutil.rmtree(folder / "IBUG")
+    with pytest.raises(InputError, match="lacks IBUG; expected is AFW/"):
+        datasets.open(f"300wlp/ibug:{folder}")
+
+
+# Menpo ----------------------------------------------------------------------------------------------------------------
+
+
+def test_menpo(tmp_path):
+    places = ["train/semifrontal/a.jpg", "train/semifrontal/b.png", "test/c.jpg"]
+    points = dict(zip(places, points_of("ibug68", 3), strict=True))
+    for place, values in points.items():
+        picture(tmp_path / place)
+        write_pts((tmp_path / place).with_suffix(".pts"), values)
+    picture(tmp_path / "train/profile/d.jpg")
+    write_pts(tmp_path / "train/profile/d.pts", points[places[0]][:39])
+    faces = datasets.open(f"menpo/train:{tmp_path}")
+    assert [face.name for face in faces] == places[:2], "those in profile are left out"
+    np.testing.assert_allclose(faces[1].points, points[places[1]] - 1, atol=1e-4)
+    assert [metric.norm for metric in faces.metrics] == ["box", "inter_ocular"]
+    raw = datasets.open(f"menpo/raw:{tmp_path}")
+    np.testing.assert_allclose(raw[0].points, points[places[2]], atol=1e-4)
+    (tmp_path / places[0]).unlink()
+    with pytest.raises(InputError, match=r"the picture of train/semifrontal/a\.pts"):
+        datasets.open(f"menpo/train:{tmp_path}")
+
+
+# 300-VW ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def vw300(tmp_path):
+    """Scenario C's 14 videos: 410 with three frames, each of its own grey, as a video, the others with a picture."""
+    points = points_of("ibug68", 3)
+    (tmp_path / "410").mkdir()
+    writer = cv2.VideoWriter(str(tmp_path / "410" / "vid.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 25, (120, 96))
+    for index in range(3):
+        writer.write(np.full((96, 120, 3), 40 + 60 * index, np.uint8))
+        write_pts(tmp_path / "410" / "annot" / f"{index + 1:06d}.pts", points[index])
+    writer.release()
+    for number in (411, 516, 517, 526, 528, 529, 530, 531, 533, 557, 558, 559, 562):
+        picture(tmp_path / str(number) / "frames" / "000001.jpg", 200)
+        write_pts(tmp_path / str(number) / "annot" / "000001.pts", points[0])
+    return tmp_path, points
+
+
+def test_300vw(vw300):
+    folder, points = vw300
+    faces = datasets.open(f"300vw/c:{folder}")
+    assert len(faces) == 3 + 13 and faces.title == "300vw/test/c" and faces.published == 26_338
+    assert [face.name for face in faces][:4] == ["410#000001", "410#000002", "410#000003", "411#000001"]
+    for order in ((0, 1, 2), (2, 0, 1)):  # one after the other, and with a search
+        for index in order:
+            image = faces[index].image()
+            assert image.shape == (96, 120, 3) and abs(int(image[40, 50, 0]) - 40 - 60 * index) < 4
+    np.testing.assert_allclose(faces[2].points, points[2] - 1, atol=1e-4)
+    assert abs(int(faces[5].image()[0, 0, 0]) - 200) < 4
+    with pytest.raises(InputError, match=r"not a 300vw folder: it lacks 114"):
+        datasets.open(f"300vw:{folder}")
+    write_pts(folder / "410" / "annot" / "000009.pts", points[0])
+    lost = datasets.open(f"300vw/c:{folder}")
+    with pytest.raises(ImageError, match="frame 9 cannot be read"):
+        next(face for face in lost if face.name == "410#000009").image()
+    (folder / "411" / "frames" / "000001.jpg").unlink()
+    with pytest.raises(InputError, match=r"lacks 411/vid\.avi"):
+        datasets.open(f"300vw/c:{folder}")
+
+
+def test_300vw_has_the_published_videos():
+    from facelm_training.datasets.vw300 import SCENARIOS, TRAIN
+
+    test = [number for numbers in SCENARIOS.values() for number in numbers]
+    assert [len(numbers) for numbers in SCENARIOS.values()] == [31, 19, 14] and len(TRAIN) == 50
+    assert len({*test, *TRAIN}) == 114

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 from dataclasses import asdict
@@ -9,9 +10,11 @@ from dataclasses import asdict
 import pytest
 
 from facelm_training import datasets
-from facelm_training.recipe import CONFIGS, names, read
+from facelm_training import recipe as recipes
+from facelm_training.recipe import CONFIGS, names
 from facelm_training.run_folder import flat
 
+read = functools.cache(recipes.read)
 NO_SETTINGS = {"data", "summary", "floor", "evaluate_every", "seed", "name"}
 """Words, and what the network does not learn by."""
 USUAL = {"train": "train", "start": "", "held_out": "", "sources": [], "network": "full", "schedule.steps": 0}
@@ -24,16 +27,16 @@ PRINTED = ("section", "eq.", "appendix", "not printed", "ours", "none", "public 
 def tables() -> dict[str, dict[str, tuple[object, str]]]:
     """The value of each entry of each recipe, and where it is printed."""
     found: dict[str, dict[str, tuple[object, str]]] = {}
-    recipes: list[str] = []
+    of: list[str] = []
     for line in (CONFIGS / "papers" / "SETTINGS.md").read_text("utf-8").splitlines():
         if line.startswith("## "):
-            recipes = line.partition(": ")[2].split(", ")
+            of = line.partition(": ")[2].split(", ")
         if not line.startswith("| ") or line.startswith("| entry"):
             continue
         entry, value, where = (cell.strip() for cell in line.strip("|").split("|"))
         one, colon, own = entry.partition(": ")
-        for recipe in [one] if colon else recipes:
-            assert recipe in recipes, line
+        for recipe in [one] if colon else of:
+            assert recipe in of, line
             before = found.setdefault(recipe, {}).setdefault(own if colon else entry, (json.loads(value), where))
             assert before == (json.loads(value), where), line
     return found

@@ -129,7 +129,7 @@ class LandmarkRecipe:
     takes from a file of ``configs/mixtures``. Where --data names a data set, ``train`` and ``val`` are its splits, and
     ``held_out_part`` of the training pictures, always the same, take the place of ``val`` if it is above 0.
     ``start``: trained weights to begin with, of the same architecture at any crop size, as the name of a model whose
-    weights come with the package or a .safetensors file; where a confidence stage is the only one, that network as it
+    weights are in facelm-weights or a .safetensors file; where a confidence stage is the only one, that network as it
     is. ``backbone``: an ImageNet checkpoint in torchvision's names (.pth or .safetensors), for the backbone alone.
     ``confidence``: the crops of a last stage of that name.
     """
@@ -301,11 +301,14 @@ class _BoxCrop:
     scale: float = 1.0
     shift: tuple[float, float] = (0.0, 0.0)
     box: Literal["detector", "landmarks"] = "detector"
+    offset: tuple[float, float] = (0.0, 0.0)
 
     def __post_init__(self) -> None:
         number("scale", self.scale, above=0)
         for value in self.shift:
             number("shift", value)
+        for value in self.offset:
+            number("offset", value)
 
 
 def _check(recipe: LandmarkRecipe) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from .evaluation import Scores
 
-CHECKPOINTS, RUNTIME = Path("models/facelm_models/checkpoints"), Path("facelm_sdk/weights")
+CHECKPOINTS, RUNTIME = Path("models/weights/facelm_weights"), Path("facelm_sdk/weights")
 """Folders of the repository."""
 LICENCE = "weights: research use, as their training data; code: MIT"
 TESTS = ("300w/common:300w", "landmarks68/val:.")

@@ -47,4 +47,5 @@ def _by_box(recipe: CropRecipe, boxes: torch.Tensor) -> torch.Tensor:
     step = (side * (recipe.scale / recipe.size)).clamp(min=TINY)[:, None]
     centre = (boxes[:, :2] + boxes[:, 2:]) / 2 + sides * torch.tensor(recipe.shift)
     linear = step[:, None] * torch.eye(2)
-    return torch.cat([linear, (centre - step * ((recipe.size - 1) / 2))[..., None]], 2)
+    middle = torch.tensor(recipe.offset) + (recipe.size - 1) / 2
+    return torch.cat([linear, (centre - step * middle)[..., None]], 2)

@@ -3,6 +3,11 @@
 The box is the data set's own (of WFLW its detection box, of 300W that of the landmarks). A label is the rounded down
 cell of 64 * (point - crop's corner) / side, and the crop's corner is rounded up to a whole picture pixel, so that
 cell i stands, on average, for the crop's pixel 4 * i + 2.5: the offset below.
+
+Two things of that code are not repeated here. On the way back it truncates points to whole picture pixels; here they
+stay what the map says. And it resizes crops by scipy's imresize, which stretches the contrast of a picture that is not
+uint8 to 0..255 (the crop is float there), by each crop's own darkest and brightest value; here pixels go in as they
+are. A crop that holds black and white, as most do, differs by nothing; a pale one is seen paler than in training.
 """
 
 from __future__ import annotations

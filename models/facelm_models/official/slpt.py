@@ -6,7 +6,9 @@ the training faces, centred, its longer side 256 / 1.2. So after loading::
 
     network.mean_shape.copy_(torch.from_numpy(numpy.load("init_98.npz")["init_face"] / 256))
 
-or add it to the state dict as ``mean_shape`` before. Without it, results are wrong. The box is that of the landmarks.
+or add it to the state dict as ``mean_shape`` before; ``facelm-export --mean-face init_98.npz`` does so. Without it,
+results are wrong. The box is that of the landmarks; its centre falls on the crop's pixel 128, half a pixel from its
+middle.
 """
 
 from __future__ import annotations
@@ -68,7 +70,7 @@ SOURCES = {
         unused=(r"feature_norm\.(weight|bias)",),
         absent=("mean_shape",),
         overrides={"backbone": "hrnet18"},
-        crop={"kind": "box", "box": "landmarks", "side": "max", "scale": 1.2},
+        crop={"kind": "box", "box": "landmarks", "side": "max", "scale": 1.2, "offset": (0.5, 0.5)},
         offset=0.0,
     )
 }

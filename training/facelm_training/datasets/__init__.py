@@ -15,7 +15,7 @@ from pathlib import Path
 from facelm_sdk.errors import InputError
 from facelm_sdk.files import expand_user, is_folder
 
-from . import aflw19, cofw, jd106, landmarks68, turned68, w300, wflw
+from . import aflw19, cofw, jd106, landmarks68, menpo, turned68, vw300, w300, w300lp, wflw
 from .base import Dataset as Dataset
 from .base import Info as Info
 from .base import Metric as Metric
@@ -28,6 +28,9 @@ READERS: dict[str, Info] = {
     for info in (
         wflw.INFO,
         w300.INFO,
+        w300lp.INFO,
+        menpo.INFO,
+        vw300.INFO,
         cofw.INFO,
         cofw.INFO68,
         aflw19.INFO,

@@ -28,13 +28,14 @@ FOLDERS = {
 ROOTS = ("", "300W/", "Test/")
 
 
-def read_pts(path: Path) -> NDArray[np.float64]:
-    """The 68 points (68, 2) of a .pts file, as written. Raises InputError."""
+def read_pts(path: Path, count: int | None = 68) -> NDArray[np.float64]:
+    """The ``count`` points (count, 2) of a .pts file, as written; None: as many as there are. Raises InputError."""
     _, opening, rest = read_text(path).partition("{")
     inside, closing, _ = rest.partition("}")
     values = numbers(inside.split(), str(path))
-    if not opening or not closing or values.size != 2 * 68:
-        raise InputError(f"{path} holds {values.size / 2:g} points between braces, not 68; it is damaged")
+    if not opening or not closing or values.size % 2 or count not in (None, values.size // 2):
+        wanted = "" if count is None else f", not {count}"
+        raise InputError(f"{path} holds {values.size / 2:g} points between braces{wanted}; it is damaged")
     return values.reshape(-1, 2)
 
 
