@@ -40,9 +40,11 @@ if TYPE_CHECKING:
     from .types import Face as Face
     from .types import ImageArray as ImageArray
     from .video.one_euro import Smoothing as Smoothing
+    from .video.reader import VideoReader as VideoReader
     from .video.tracker import Tracker as Tracker
+    from .video.writer import VideoWriter as VideoWriter
 
-    __version__: str
+__version__ = "0.1.0"
 
 _HOMES = {
     "aligner": ["Aligner"],
@@ -69,7 +71,9 @@ _HOMES = {
     "profile": ["Profile"],
     "video.one_euro": ["Smoothing"],
     "contract": ["DetectorSpec", "LandmarkSpec", "ModelSpec", "PipelineSpec"],
+    "video.reader": ["VideoReader"],
     "video.tracker": ["Tracker"],
+    "video.writer": ["VideoWriter"],
     "transform": ["CropRecipe", "CropTransform"],
     "types": ["Face", "ImageArray"],
 }
@@ -83,8 +87,6 @@ def __getattr__(name: str) -> Any:
         value = getattr(import_module(f".{_EXPORTS[name]}", __name__), name)
     elif name == "markup":
         value = import_module(".markup", __name__)
-    elif name == "__version__":
-        value = _version()
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = value
@@ -93,12 +95,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-def _version() -> str:
-    from importlib import metadata
-
-    try:
-        return metadata.version("facelm-sdk")
-    except metadata.PackageNotFoundError:  # used from a source tree
-        return "0+unknown"

@@ -24,7 +24,7 @@ from .contract import LandmarkSpec, PipelineSpec
 from .errors import InputError
 from .images.read import read_image
 from .landmarker import Landmarker
-from .runtimes.base import InferencePrecision, RuntimeOptions, Session
+from .runtimes.base import PROVIDERS, InferencePrecision, RuntimeOptions, Session
 from .runtimes.open import Variant, open_file
 from .types import ImageArray
 
@@ -38,16 +38,6 @@ WARM_UP_SECONDS = 0.3
 LEAST_RUNS = 5
 STEADY = 1.4
 """Times the fastest run that the upper quartile of a steady measurement is at most."""
-
-PROVIDERS = {
-    "cpu": "CPUExecutionProvider",
-    "cuda": "CUDAExecutionProvider",
-    "tensorrt": "TensorrtExecutionProvider",
-    "openvino": "OpenVINOExecutionProvider",
-    "directml": "DmlExecutionProvider",
-    "coreml": "CoreMLExecutionProvider",
-}
-"""Short names of onnxruntime's providers."""
 
 Runs = Callable[[int], Sequence[float]]
 """So many runs of a side, one after the other -> the milliseconds of each."""

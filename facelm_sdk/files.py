@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -15,6 +16,8 @@ from pathlib import Path
 from types import TracebackType
 
 from .errors import InputError, OutputError
+
+_URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 
 Identity = tuple[int, int] | str
 """What all paths of one file have in common, whatever links lead to it."""
@@ -33,6 +36,11 @@ def is_file(path: str | os.PathLike[str]) -> bool:
 def is_folder(path: str | os.PathLike[str]) -> bool:
     """Return whether a path is that of a folder, as :func:`is_file` does."""
     return os.path.isdir(path)  # noqa: PTH112
+
+
+def is_url(source: str) -> bool:
+    """Return whether a text is an address, such as https://..., which a Path would damage."""
+    return _URL.match(source) is not None
 
 
 def read_bytes(path: Path) -> bytes:

@@ -40,8 +40,8 @@ class Landmarker:
     ``flip``: None as the graph does it; True averages with the mirrored crop, here where the graph does not; False asks
     for no averaging, which a graph with averaging inside cannot do (InputError). ``max_batch`` is the most crops, the
     mirrored ones counted, in one run. ``variant`` chooses among an embedded model's files: see open_file; ``device``,
-    ``providers``, ``strict``, ``threads``, ``session_options``: see RuntimeOptions. ``precision`` is ``variant``'s old
-    name.
+    ``providers``, ``strict``, ``threads``, ``session_options``, ``licence_notice``: see
+    RuntimeOptions. ``precision`` is ``variant``'s old name.
     """
 
     def __init__(
@@ -56,6 +56,7 @@ class Landmarker:
         strict: bool = False,
         threads: int | None = None,
         session_options: Any = None,
+        licence_notice: bool = True,
         precision: Variant | None = None,
     ) -> None:
         if not is_whole(max_batch, 1):
@@ -63,7 +64,12 @@ class Landmarker:
         if not (flip is None or isinstance(flip, bool)):
             raise InputError(f"flip is True, False or None, not {flip!r}")
         options = RuntimeOptions(
-            device=device, providers=providers, strict=strict, threads=threads, session_options=session_options
+            device=device,
+            providers=providers,
+            strict=strict,
+            threads=threads,
+            session_options=session_options,
+            licence_notice=licence_notice,
         )
         self.session, self._spec = open_session(model, LandmarkSpec, options, variant=renamed(variant, precision))
         if flip is False and self.spec.flip:
@@ -72,7 +78,6 @@ class Landmarker:
             )
         self.max_batch = max_batch
         self._flip_here = bool(flip) and not self.spec.flip
-        self._markup = markups.get(self.spec.markup)
 
     @property
     def spec(self) -> LandmarkSpec:
@@ -118,14 +123,14 @@ class Landmarker:
 
     def _run_flipped(self, crops: ImageArray) -> list[NDArray[np.float32]]:
         """The mean of what the crops and their mirror images give, in one batch."""
-        count = len(crops)
+        count, markup = len(crops), markups.get(self.spec.markup)
         outputs = self._run(np.concatenate([crops, crops[:, :, ::-1]]))
         means = []
         for name, values in zip(self.spec.tensors.outputs, outputs, strict=True):
             straight, mirrored = values[:count], values[count:]
             if name == "landmarks":
-                mirrored = markups.flip_points(mirrored, self.size, self._markup)
+                mirrored = markups.flip_points(mirrored, self.size, markup)
             elif name == "scores":
-                mirrored = mirrored[:, list(self._markup.flip)]
+                mirrored = mirrored[:, list(markup.flip)]
             means.append(np.asarray((straight + mirrored) / 2, np.float32))
         return means

@@ -7,7 +7,7 @@ import importlib.util
 import inspect
 import logging
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from typer.core import TyperGroup
 
+from facelm_sdk.cli.inspect import scores_in_words
 from facelm_sdk.cli.process import run
 from facelm_sdk.errors import FacelmError, InputError, MissingDependencyError
 
@@ -81,6 +82,23 @@ class NetworkOptions:
     fp16: Annotated[bool, _option(PRECISION, "--fp16", "--half", help="Weights and activations in half precision.")] = (
         False
     )
+    int8: Annotated[
+        bool,
+        _option(
+            PRECISION,
+            "--int8",
+            help="Quantized by calibration; a model alone without --target: a file for each target.",
+        ),
+    ] = False
+    calib: Annotated[
+        Path | None,
+        _option(
+            PRECISION,
+            "--calib",
+            metavar="DIR",
+            help="Pictures with faces to calibrate int8 on; default: those of the package.",
+        ),
+    ] = None
     format: Annotated[
         str | None,
         _option(
@@ -116,19 +134,6 @@ class ExportOptions(NetworkOptions):
 
     list_only: Annotated[bool, _option(MODEL, "--list", help="List the models and stop.")] = False
     random: Annotated[bool, _option(MODEL, "--random", help="Untrained weights, for latency work.")] = False
-    int8: Annotated[
-        bool,
-        _option(PRECISION, "--int8", help="Quantized by calibration; without --target, a file for each target."),
-    ] = False
-    calib: Annotated[
-        Path | None,
-        _option(
-            PRECISION,
-            "--calib",
-            metavar="DIR",
-            help="Pictures with faces to calibrate int8 on; default: those of the package.",
-        ),
-    ] = None
     target: Annotated[
         str | None,
         _option(FORMAT, "--target", help="What an ONNX file will run on: cpu or tensorrt. (default: cpu)"),
@@ -286,16 +291,7 @@ def _told_of(entry: Entry) -> str:
         words.append(f"{entry.points} points")
     if entry.size is not None:
         words.append(f"{entry.size} px")
-    return "  ".join([*words, *_scores(entry.accuracy)])
-
-
-def _scores(accuracy: Mapping[str, Any]) -> list[str]:
-    """What a card says of NME, or of recall, wherever in it."""
-    tables = {name: value for name, value in accuracy.items() if isinstance(value, Mapping)}
-    names = {"nme": "NME", "recall": "recall"}
-    return [
-        f"{names[key]} {table[key]:.2f}% ({name})" for name, table in tables.items() for key in names if key in table
-    ]
+    return "  ".join([*words, *scores_in_words(entry.accuracy)])
 
 
 def _prepare(options: NetworkOptions) -> None:
@@ -386,7 +382,7 @@ def _targets(options: ExportOptions, precision: str) -> list[tuple[str | None, s
 def _export_pipeline(options: PipelineOptions, stderr: Console) -> None:
     from .pipeline import export_pipeline
 
-    given = options.given(*_NETWORK, "model", "detector", "detector_weights", "det_thresh")
+    given = options.given(*_NETWORK, "model", "calib", "detector", "detector_weights", "det_thresh")
     if options.det_size is not None:
         given["det_size"] = _det_size(options.det_size)
 

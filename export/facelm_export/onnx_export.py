@@ -15,7 +15,7 @@ from facelm_sdk.contract import METADATA_KEY, DetectorSpec, LandmarkSpec, ModelS
 from .ops import nms, resampling
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     import onnx
 
@@ -41,8 +41,18 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def to_onnx(fused: nn.Module, spec: ModelSpec, *, batch: int | None = None, opset: int = OPSET) -> onnx.ModelProto:
-    """Trace ``fused`` as the contract ``spec`` says. ``batch`` fixes n of a landmark model; None leaves it open."""
+def to_onnx(
+    fused: nn.Module,
+    spec: ModelSpec,
+    *,
+    batch: int | None = None,
+    opset: int = OPSET,
+    outputs: Sequence[str] | None = None,
+) -> onnx.ModelProto:
+    """Trace ``fused`` as the contract ``spec`` says. ``batch`` fixes n of a landmark model; None leaves it open.
+
+    ``outputs`` are the names where they are not the contract's.
+    """
     from onnx_ir.passes.common import CommonSubexpressionEliminationPass, IdentityEliminationPass
     from onnx_ir.traversal import RecursiveGraphIterator
     from onnxscript import optimizer
@@ -62,7 +72,7 @@ def to_onnx(fused: nn.Module, spec: ModelSpec, *, batch: int | None = None, opse
             fused.eval(),
             (example,),
             input_names=list(spec.tensors.inputs),
-            output_names=list(spec.tensors.outputs),
+            output_names=list(outputs or spec.tensors.outputs),
             opset_version=opset,
             dynamo=True,
             dynamic_shapes=shapes,

@@ -19,7 +19,7 @@ from ..aligner import Aligner
 from ..errors import FacelmError, InputError
 from ..files import Identity, LinesFile, check_outputs, check_place, identities, identity, write_bytes
 from ..images.draw import draw as draw_faces
-from ..images.folder import Item, beside_reserved, expand, places, write_image
+from ..images.folder import Item, beside_reserved, expand, places, told_of_none, write_image
 from ..images.picture import Picture
 from ..interop.pts import write_pts
 from ..parallel import checked_workers, map_in_order
@@ -27,7 +27,18 @@ from ..profile import READ, call, stage
 from ..runtimes.open import Variant
 from ..types import MAX_CROP, Face
 from .formats import NAMES, Format, Results, json_bytes, open_results
-from .options import DetSizeText, MinPresence, VariantText, det_size_of, printable, stderr
+from .options import (
+    DetSizeText,
+    MinPresence,
+    ProviderText,
+    Strict,
+    VariantText,
+    counted,
+    det_size_of,
+    printable,
+    providers_of,
+    stderr,
+)
 
 
 class Drawing(str, Enum):
@@ -77,6 +88,8 @@ def align(
         typer.Option("--flip/--no-flip", help="Average with the mirrored crop. (default: as the model does)"),
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:<index>.")] = "cpu",
+    provider: ProviderText = None,
+    strict: Strict = False,
     variant: VariantText = "auto",
     det_size: DetSizeText = "auto",
     det_thresh: Annotated[float | None, typer.Option(help="Score threshold of faces. (default: the model's)")] = None,
@@ -96,7 +109,7 @@ def align(
             "--draw",
             metavar="[pose]",
             show_default=False,
-            help="Annotated pictures, unsure points faint: DIR/<name>.jpg; --draw pose: the head's axes too.",
+            help="Annotated pictures, unsure points faint: DIR/<name>.jpg; --draw pose: pose and openness too.",
         ),
     ] = Drawing.NOTHING,
     crops: Annotated[
@@ -105,7 +118,6 @@ def align(
     max_pixels: Annotated[
         int | None, typer.Option(help="Refuse pictures of more. (default: FACELM_MAX_PIXELS, or 178956970)")
     ] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Fail where --device cannot be used.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No line a face, no progress bar.")] = False,
     profile: Annotated[bool, typer.Option("--profile", help="Where the time went, on stderr at the end.")] = False,
 ) -> None:
@@ -121,9 +133,11 @@ def align(
     side_by_side = checked_workers(workers)
     items, results = expand(sources, output)
     if results and not quiet:
-        stderr.print(printable(f"{len(results)} files left out: an earlier run made them in {output}"), markup=False)
+        left_out = counted(len(results), "file")
+        stderr.print(printable(f"{left_out} left out, of an earlier run in {output}"), markup=False)
     if not items:
-        raise InputError(f"no pictures in {', '.join(sources)}{' but results of an earlier run' if results else ''}")
+        none = f"no pictures in {', '.join(sources)} but results of an earlier run"
+        raise InputError(none if results else told_of_none(sources))
     lines_path = None if json_lines is None or json_lines == "-" else Path(json_lines)
     reserved = _reserved(items, [Path(model), Path(detector)], lines_path)
     records: dict[Item, Path] = {}
@@ -138,6 +152,7 @@ def align(
         flip=flip,
         variant=cast("Variant", variant),
         device=device,
+        providers=providers_of(provider, device),
         strict=strict,
         det_size=det_size_of(det_size),
         det_thresh=det_thresh,
@@ -146,11 +161,14 @@ def align(
         min_presence=min_presence,
         profile=profile,
         max_pixels=max_pixels,
+        licence_notice=not quiet,
     )
     failed = 0
 
     def work(item: Item) -> _Done | Exception:
         try:
+            if item.problem is not None:
+                raise InputError(item.problem)
             with call(aligner.profile):
                 with stage(READ):
                     picture = Picture(item.path, max_pixels=max_pixels)
@@ -172,8 +190,9 @@ def align(
             return error
         return _Done(record, faces)
 
+    hidden = quiet or len(items) < 2 or not stderr.is_terminal
     # A bar on the terminal must not take the lines that go to a pipe.
-    bar = Progress(console=stderr, transient=True, disable=quiet or len(items) < 2, redirect_stdout=sys.stdout.isatty())
+    bar = Progress(console=stderr, transient=True, disable=hidden, redirect_stdout=sys.stdout.isatty())
     with ExitStack() as stack:
         lines = None if lines_path is None else stack.enter_context(LinesFile(lines_path))
         whole: Results | None = None
@@ -186,7 +205,7 @@ def align(
         for item, done in zip(items, bar.track(done_items, total=len(items), description="aligning"), strict=True):
             if isinstance(done, Exception):
                 failed += 1
-                stderr.print(printable(f"{item.path}: {_told(done)}"), style="red", markup=False)
+                stderr.print(printable(_told(item, done)), style="red", markup=False)
                 continue
             if whole is not None:
                 whole.add(done.record, done.faces)
@@ -200,7 +219,7 @@ def align(
     if aligner.profile is not None:
         stderr.print(str(aligner.profile), markup=False)
     if failed:
-        stderr.print(f"{failed} of {len(items)} pictures failed", style="red")
+        stderr.print(f"{failed} of {counted(len(items), 'picture')} failed", style="red")
         raise typer.Exit(1)
 
 
@@ -232,10 +251,13 @@ def _record(item: Item, picture: Picture, faces: list[Face], aligner: Aligner) -
     }
 
 
-def _told(error: Exception) -> str:
+def _told(item: Item, error: Exception) -> str:
+    text, name = str(error), str(item.path)
     if isinstance(error, MemoryError):
-        return f"too large for the memory there is{f': {error}' if str(error) else ''}"
-    return f"OpenCV: {error.err or error}" if isinstance(error, load_cv2().error) else str(error)
+        text = f"too large for the memory there is{f': {text}' if text else ''}"
+    elif isinstance(error, load_cv2().error):
+        text = f"OpenCV: {error.err or error}"
+    return text if item.problem or text.startswith((name, f"cannot read {name}")) else f"{name}: {text}"
 
 
 def _print_faces(item: Item, done: _Done) -> None:
@@ -244,8 +266,10 @@ def _print_faces(item: Item, done: _Done) -> None:
         typer.echo(f"{name}: no face")
     for index, (face, record) in enumerate(zip(faces, done.record["faces"], strict=True), start=1):
         box = " ".join(f"{value:.0f}" for value in face.bbox)
-        pose = "".join(f"  {angle} {round(value)}" for angle, value in (record["pose"] or {}).items())
+        more = [f"{angle} {round(value)}" for angle, value in (record["pose"] or {}).items()]
+        if (eyes := record["eye_openness"]) is not None and record["mouth_openness"] is not None:
+            more += [f"eyes {eyes['left']:.2f} {eyes['right']:.2f}", f"mouth {record['mouth_openness']:.2f}"]
         typer.echo(
             f"{name}: face {index}/{len(faces)}  score {face.score or 0:.3f}  box {box}  "
-            f"{len(face.landmarks)} points ({face.markup}){pose}"
+            + "  ".join([f"{len(face.landmarks)} points ({face.markup})", *more])
         )

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from .. import bench as benching
-from ..runtimes.base import InferencePrecision
+from ..runtimes.base import PROVIDERS, InferencePrecision
 from ..runtimes.open import Variant
 from .options import VariantText
 
@@ -26,8 +26,11 @@ def bench(
     batch: Annotated[int, typer.Option(help="Crops, or pictures of the Aligner, in one run.")] = 1,
     threads: Annotated[int | None, typer.Option(help="CPU threads of a run. (default: 1 and all cores)")] = None,
     provider: Annotated[
-        str | None, typer.Option(help=f"{', '.join(benching.PROVIDERS)}, or onnxruntime's own name. (default: cpu)")
+        str | None, typer.Option(help=f"{', '.join(PROVIDERS)}, or onnxruntime's own name. (default: cpu)")
     ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="As it always is: what cannot be used has no time to measure.")
+    ] = True,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:<index>.")] = "cpu",
     flip: Annotated[
         bool | None,

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import base64
+import ctypes
 import json
 import os
 import platform
+import shutil
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import redirect_stdout
+from contextlib import nullcontext, redirect_stdout
 from dataclasses import asdict, dataclass
 from importlib import metadata
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -23,6 +26,8 @@ from .. import machine, zoo
 from .._optional import load_cv2, load_onnxruntime
 from ..errors import FacelmError, MissingDependencyError, OutputError
 from ..files import check_place
+from ..runtimes.base import PROVIDERS
+from ..runtimes.onnxruntime import INSTALLS, loading_gpu
 
 # Wheels that install into the same folder, so that the last one installed overwrites the others.
 _RIVALS = {
@@ -50,10 +55,24 @@ _TINY_MODEL = base64.b64decode(
 )
 
 
+CUDA = PROVIDERS["cuda"]
+
 _DAMAGED = "with damaged metadata"
 
 # Every GPU wheel lists it, and it needs TensorRT, which few install.
 _MAY_FAIL = ("TensorrtExecutionProvider",)
+
+_LIBRARIES = {
+    "CUDAExecutionProvider": "libonnxruntime_providers_cuda.so",
+    "TensorrtExecutionProvider": "libonnxruntime_providers_tensorrt.so",
+}
+"""What onnxruntime loads for a provider, on Linux."""
+_MENDS = (
+    ("libcuda.", "install NVIDIA's driver"),
+    ("libnvinfer", "type: pip install tensorrt"),
+    ("", 'type: pip install "onnxruntime-gpu[cuda,cudnn]"'),
+)
+"""How what is missing begins, and what brings it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +163,8 @@ def _providers() -> Iterator[Check]:
         available = load_onnxruntime().get_available_providers()
     except MissingDependencyError:
         return  # told among the versions
+    if CUDA not in available and (Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi")):
+        yield Check("GPU", f"there is an NVIDIA driver, but {CUDA} is not in this onnxruntime{INSTALLS[CUDA]}")
     for provider in available:
         problem = _provider_problem(provider)
         yield Check(provider, problem or "works", ok=problem is None or provider in _MAY_FAIL)
@@ -155,14 +176,29 @@ def _provider_problem(provider: str) -> str | None:
     options = ort.SessionOptions()
     options.log_severity_level = 4
     try:
-        session = ort.InferenceSession(_TINY_MODEL, options, providers=[provider], enable_fallback=0)
+        with loading_gpu(ort) if provider in _LIBRARIES else nullcontext():
+            session = ort.InferenceSession(_TINY_MODEL, options, providers=[provider], enable_fallback=0)
         if provider not in session.get_providers():
-            return "listed, but not usable: its libraries cannot be loaded"
+            return f"listed, but not usable: {_missing_library(ort, provider)}"
         x = np.array([[1, 2], [3, 4]], np.float32)
         (z,) = session.run(None, {"x": x})
     except Exception as error:
         return f"listed, but not usable: {str(error).strip().splitlines()[0]}"
     return None if np.allclose(z, x @ x, rtol=1e-2) else f"computes wrong numbers: {z.tolist()}"
+
+
+def _missing_library(ort: Any, provider: str) -> str:
+    """Return what keeps the libraries of a provider from being loaded, and what to type."""
+    if provider not in _LIBRARIES:
+        return "its libraries cannot be loaded"
+    try:
+        ctypes.CDLL(str(Path(ort.__file__).parent / "capi" / _LIBRARIES[provider]))
+    except OSError as error:
+        name, _, cause = str(error).partition(":")
+        if "cannot open shared object" in cause:
+            mend = next(line for beginning, line in _MENDS if name.startswith(beginning))
+            return f"{name} is missing; {mend}"
+    return f"its libraries cannot be loaded; {_MENDS[-1][1]}"
 
 
 def _models() -> Iterator[Check]:

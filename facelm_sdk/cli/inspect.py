@@ -107,6 +107,19 @@ def in_words(value: Any) -> str:
     return str(value)
 
 
+def scores_in_words(accuracy: Mapping[str, Any]) -> list[str]:
+    """The first NME or recall of each entry of a contract's ``accuracy``, with what it was measured on."""
+    names = {"nme": "NME", "recall": "recall"}
+    found = []
+    for title, table in accuracy.items():
+        while isinstance(table, Mapping) and table and not names.keys() & table.keys():
+            table = next(iter(table.values()))
+        if isinstance(table, Mapping):
+            where = title.partition(",")[0]
+            found += [f"{names[key]} {table[key]:.2f}% ({where})" for key in names if key in table]
+    return found
+
+
 def _model(contract: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "model", f"{contract['name']}, {contract['task']}, {contract['precision']}"
     text = f"{contract['markup']}, {contract['num_landmarks']} points"

@@ -8,6 +8,9 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from ..errors import InputError
+from ..runtimes.base import PROVIDERS
+
 stderr = Console(stderr=True, highlight=False, soft_wrap=True)
 
 DetSizeText = Annotated[
@@ -16,11 +19,31 @@ DetSizeText = Annotated[
 VariantText = Annotated[
     str, typer.Option("--variant", "--precision", help="File of an embedded model: auto, fp32, int8.")
 ]
+ProviderText = Annotated[
+    str | None,
+    typer.Option(
+        "--provider",
+        metavar="NAME,...",
+        help=f"In the place of --device, first choice first: {', '.join(PROVIDERS)}, or onnxruntime's own names.",
+    ),
+]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Fail where --device or --provider cannot be used, in the place of a warning.")
+]
 
 MinPresence = Annotated[
     float | None,
     typer.Option(help="Drop what the landmark model takes for no face, below this probability. (default: 0.5)"),
 ]
+
+
+def providers_of(text: str | None, device: str) -> list[str] | None:
+    """The providers of ``--provider``, None without it. Raises InputError where ``--device`` says another place."""
+    if text is None:
+        return None
+    if device != "cpu":
+        raise InputError(f"--provider {text} and --device {device} both say where to run: give one of them")
+    return [name.strip() for name in text.split(",")]
 
 
 def det_size_of(text: str) -> Any:
@@ -29,6 +52,11 @@ def det_size_of(text: str) -> Any:
     if not all(number.isdecimal() for number in numbers):
         return text
     return int(text) if len(numbers) == 1 else tuple(map(int, numbers))
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a number with what it counts: 1 frame, 2 frames."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def printable(text: str) -> str:

@@ -6,6 +6,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 import typer
+from typer.core import TyperCommand
 
 from ..errors import MissingDependencyError
 
@@ -20,10 +21,29 @@ def add_plugins(target: typer.Typer) -> None:
             own.add(entry.name)
             target.command(
                 entry.name,
-                help=f"From the package {entry.module.partition('.')[0]}; --help tells more.",
+                cls=_described(entry),
                 add_help_option=False,
                 context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
             )(_runner(entry))
+
+
+def _described(entry: EntryPoint) -> type[TyperCommand]:
+    """A kind of command whose help is that of what the entry point names, imported where the help is shown."""
+
+    class Described(TyperCommand):
+        @property
+        def help(self) -> str:
+            try:
+                text = _command(entry.load(), entry.name).help or ""
+            except Exception as error:  # the list of commands is there whatever one of them raises
+                text = f"(cannot be loaded: {error})"
+            return str(text)
+
+        @help.setter
+        def help(self, text: str | None) -> None:
+            pass
+
+    return Described
 
 
 def _runner(entry: EntryPoint) -> Any:

@@ -50,9 +50,11 @@ def draw(
 ) -> ImageArray:
     """A copy of ``image`` (H, W, 3) uint8 BGR with the faces on it: lines along each part, dots, boxes.
 
-    ``pose`` adds the head's axes from the nose tip, where the landmarks give a pose: red to its left (the picture's
-    right), green down, blue out of the face. Where a face has scores, points below 0.5 are fainter, and so are the
-    lines that end in them. ``thickness`` of the lines is in pixels; by default it follows each face's size.
+    ``pose`` adds, where the landmarks give a pose, the head's axes from the nose tip: red to its left (the picture's
+    right), green down, blue out of the face; and below all but small faces yaw, pitch and roll in degrees, and the
+    aspect ratios of image-left eye, image-right eye and mouth. Where a face has scores, points below 0.5 are fainter,
+    and so are the lines that end in them. ``thickness`` of the lines is in pixels; by default it follows each face's
+    size.
     """
     canvas: Any = image.copy()
     sizes = [(face, float(np.ptp(face.landmarks, axis=0).max())) for face in faces]
@@ -72,7 +74,10 @@ def draw(
             _draw_face(layer, face, size, boxes, kps, thickness)
         canvas = _blended(layer, canvas, _FAINT)
     for face, size in sizes if pose else ():
-        _draw_axes(canvas, face, size, thickness)
+        with suppress(MarkupError, InputError):
+            _draw_axes(canvas, face, size, thickness)
+            if size >= _SMALL:
+                _draw_numbers(canvas, face, size)
     return np.asarray(canvas, np.uint8)
 
 
@@ -110,12 +115,24 @@ def _draw_parts(canvas: ImageArray, face: Face, size: float, thickness: int | No
 
 
 def _draw_axes(canvas: ImageArray, face: Face, size: float, thickness: int | None) -> None:
-    with suppress(MarkupError, InputError):
-        axes = face.pose.rotation * (1, 1, -1)  # the head's z runs away from the camera
-        start = markups.convert(face.landmarks, face.markup, "kps5")[2]
-        ends = start + 0.6 * size * axes.T[:, :2]
-        for colour, end in zip(_AXES, ends, strict=True):
-            _line(canvas, np.array([start, end]), colour, 2 * _width(size, thickness))
+    axes = face.pose.rotation * (1, 1, -1)  # the head's z runs away from the camera
+    start = face.to("kps5")[2]
+    ends = start + 0.6 * size * axes.T[:, :2]
+    for colour, end in zip(_AXES, ends, strict=True):
+        _line(canvas, np.array([start, end]), colour, 2 * _width(size, thickness))
+
+
+def _draw_numbers(canvas: ImageArray, face: Face, size: float) -> None:
+    """Pose and openness as two lines of text below the face, white with a dark shadow."""
+    cv2 = load_cv2()
+    left, right = face.eye_openness
+    angles = "  ".join(f"{name} {round(angle)}" for name, angle in face.pose._asdict().items())
+    x, y = (round(float(value)) for value in (face.bbox[0], max(face.bbox[3], face.landmarks[:, 1].max())))
+    scale = max(0.4, size / 400)
+    for row, text in enumerate((angles, f"eyes {left:.2f} {right:.2f}  mouth {face.mouth_openness:.2f}"), start=1):
+        for colour, shift in (((0, 0, 0), 1), ((255, 255, 255), 0)):
+            place = x + shift, y + round(row * 32 * scale) + shift
+            cv2.putText(canvas, text, place, cv2.FONT_HERSHEY_SIMPLEX, scale, colour, 1, cv2.LINE_AA)
 
 
 def _pieces(run: Sequence[int], doubtful: NDArray[np.bool_], *, unsure: bool) -> list[list[int]]:

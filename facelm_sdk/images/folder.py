@@ -13,10 +13,9 @@ from typing import Any
 
 from .._optional import load_cv2
 from ..errors import ImageError, InputError
-from ..files import Identity, expand_user, identity, is_folder, write_bytes
+from ..files import Identity, expand_user, identity, is_folder, is_url, write_bytes
 from ..types import ImageArray
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+from .header import SUFFIXES
 
 _MARK = b"made by facelm align"
 """The comment in pictures of results, within their first 128 bytes."""
@@ -30,18 +29,22 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One picture of a run; ``stem`` is the relative path, without a suffix, that its results have and no other's."""
+    """One picture of a run; ``stem`` is the relative path, without a suffix, that its results have and no other's.
+
+    ``problem`` tells why a source is no picture's place, None where it is one.
+    """
 
     path: Path
     stem: str
+    problem: str | None = None
 
 
 def expand(sources: Sequence[str], output: Path | None = None) -> tuple[list[Item], list[Path]]:
     """Return the pictures of files, folders (recursive) and glob patterns, each once, in order; and those left out.
 
     Left out are results of an earlier run below ``output``, as ``write_image`` marks them and JSON shows. A file that
-    does not exist, a link that leads nowhere and a folder that cannot be listed stay, to be told of when they are read.
-    Raises InputError where a source is an empty text.
+    does not exist, a link that leads nowhere, a folder that cannot be listed, a pattern that matches nothing and a URL
+    stay, to be told of when they are read. Raises InputError where a source is an empty text.
     """
     results = None if output is None else Path(os.path.realpath(output))
     stems: set[str] = set()
@@ -50,6 +53,9 @@ def expand(sources: Sequence[str], output: Path | None = None) -> tuple[list[Ite
     for source in sources:
         if not source:
             raise InputError("an empty name is no picture, folder or pattern; the working folder is .")
+        if (problem := _problem(source)) is not None:
+            items.setdefault(source, Item(Path(source), _unused("none", stems), problem))
+            continue
         for path, root in _paths(source):
             key = os.path.realpath(path)
             if results is not None and results in Path(key).parents and _is_result(path):
@@ -65,12 +71,38 @@ def _paths(source: str) -> Iterator[tuple[Path, Path]]:
     if is_folder(path):
         for found in sorted(_below(path)):
             yield found, path
-    elif glob.has_magic(source) and not os.path.lexists(path):
-        matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]  # noqa: PTH207 (absolute patterns)
-        for match in [match for match in matches if _may_be_read(match)] or [path]:
+    elif _is_pattern(source):
+        for match in _matches(path):
             yield match, match.parent
     else:
         yield path, path.parent
+
+
+def _problem(source: str) -> str | None:
+    """Why a source is neither a file, a folder nor a pattern of some."""
+    if is_url(source):
+        return f"{source} is an address; pictures are read from files: download it first"
+    if _is_pattern(source) and not _matches(Path(os.path.expanduser(source))):  # noqa: PTH111 (as below)
+        return f"no file matches {source}"
+    return None
+
+
+def _is_pattern(source: str) -> bool:
+    return glob.has_magic(source) and not os.path.lexists(os.path.expanduser(source))  # noqa: PTH111 (as below)
+
+
+def _matches(pattern: Path) -> list[Path]:
+    paths = [Path(match) for match in sorted(glob.glob(str(pattern), recursive=True))]  # noqa: PTH207 (absolute patterns)
+    return [path for path in paths if _may_be_read(path)]
+
+
+def told_of_none(sources: Sequence[str]) -> str:
+    """Return what to say where folders hold no file that is named as a picture."""
+    folders = [os.path.expanduser(source) for source in sources]  # noqa: PTH111
+    names = [name for folder in folders for _, _, names in os.walk(folder) for name in names]
+    suffixes = sorted({Path(name).suffix.lower() or "no suffix" for name in names})
+    there = f"the files there end in {', '.join(suffixes[:8])}" if names else "no file is there"
+    return f"no pictures in {', '.join(sources)}: {there}; accepted are {', '.join(SUFFIXES)}"
 
 
 def _below(folder: Path) -> Iterator[Path]:

@@ -11,7 +11,12 @@ from . import jpeg
 
 Size = tuple[int, int]
 
-FORMATS = "JPEG, PNG, WebP, GIF, BMP, TIFF, JPEG 2000, AVIF, PNM, PAM, PFM, Radiance HDR and Sun raster"
+FORMATS = "JPEG, PNG, WebP, GIF, BMP, TIFF, JPEG 2000, AVIF, HEIC, PNM, PAM, PFM, Radiance HDR and Sun raster"
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".png", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".jp2", ".avif", ".heic"),
+    *(".heif", ".ppm", ".pgm", ".pbm", ".pnm", ".pam", ".pfm", ".hdr", ".ras", ".sr"),
+)
+"""How the names of files in FORMATS end, by which pictures are found in folders."""
 
 _GAP = rb"(?:\s|#[^\r\n]*[\r\n])+"
 _PNM = re.compile(rb"P[1-6Ff]" + _GAP + rb"(\d{1,10})" + _GAP + rb"(\d{1,10})\s")
@@ -102,6 +107,16 @@ def _boxes(data: bytes) -> Iterator[tuple[bytes, int]]:
         if length < head:  # to the end of the file, or damaged
             return
         position += length
+
+
+def is_heif(data: bytes) -> bool:
+    """Whether a file is HEIC or AVIF, which have one container."""
+    return data.startswith(b"ftyp", 4)
+
+
+def is_heic(data: bytes) -> bool:
+    """Whether a file of that container is HEIC: its brands are not AVIF's."""
+    return is_heif(data) and not any(brand in data[8:64] for brand in (b"avif", b"avis"))
 
 
 def _avif(data: bytes) -> Size | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,15 +13,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._checks import is_whole
-from .._optional import load_cv2
-from ..errors import ImageError, InputError
-from ..files import read_bytes
+from .._optional import load_cv2, load_pillow, load_pillow_heif
+from ..errors import ImageError, InputError, MissingDependencyError
+from ..files import is_url, read_bytes
 from ..types import ImageArray
 from . import header, jpeg
+
+logger = logging.getLogger(__name__)
 
 MAX_PIXELS = 178_956_970
 """The most pixels of a picture file unless told otherwise: the limit at which Pillow, too, raises an error."""
 OPENCV_MAX_PIXELS = 2**30
+
+_TURNED = b"irot", b"imir"
+"""Properties of an AVIF file that say how a viewer turns it."""
 
 _VARIABLE = "FACELM_MAX_PIXELS"
 
@@ -33,9 +40,10 @@ def read_image(source: Any, color: Literal["bgr", "rgb"] = "bgr", *, max_pixels:
     """A picture as contiguous (H, W, 3) uint8 BGR.
 
     ``source`` is a path, the bytes of a picture file, a PIL image, or an array (anything with ``__array__``).
-    EXIF orientation is applied to files, bytes and PIL images. ``color`` is the channel order of arrays with 3 or 4
-    channels. Alpha is dropped; uint16 is divided by 257 and float (0 to 1) multiplied by 255. An array that needs no
-    change is returned as it is, not copied.
+    EXIF orientation is applied to files, bytes and PIL images; of HEIC and AVIF, what their container says, for which
+    they need pillow-heif and Pillow 11.3: ``pip install "facelm-sdk[heif]"``. ``color`` is the channel order of arrays
+    with 3 or 4 channels. Alpha is dropped; uint16 is divided by 257 and float (0 to 1) multiplied by 255. An array that
+    needs no change is returned as it is, not copied.
 
     A file, or its bytes, of more than ``max_pixels`` is refused before it is decoded, as a few kilobytes can take
     gigabytes: by default ``FACELM_MAX_PIXELS`` of the environment, else 178,956,970, Pillow's limit.
@@ -61,6 +69,8 @@ def load_file(
     if not isinstance(color, str) or color not in ("bgr", "rgb"):
         raise InputError(f"color is 'bgr' or 'rgb', not {color!r}")
     max_pixels = checked_max_pixels(max_pixels)
+    if isinstance(source, str) and is_url(source):
+        raise ImageError(f"{source} is an address; pictures are read from files and bytes: download it first")
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
         try:
@@ -90,8 +100,14 @@ def checked_max_pixels(max_pixels: Any) -> int:
 def decode(data: bytes, what: str, reduction: int = 1, *, upright: bool = True) -> ImageArray:
     """The picture of a checked file's bytes (H, W, 3) uint8 BGR; at 1/``reduction`` (1, 2, 4 or 8) of its size.
 
-    ``upright``: turned by its EXIF orientation. Raises ImageError.
+    ``upright``: turned by its EXIF orientation, as HEIC and AVIF always are. Raises ImageError.
     """
+    if header.is_heif(data):
+        return _decode_heif(data, what)
+    return _decode(data, what, reduction, upright=upright)
+
+
+def _decode(data: bytes, what: str, reduction: int = 1, *, upright: bool = True) -> ImageArray:
     cv2 = load_cv2()
     flags = cv2.IMREAD_COLOR if reduction == 1 else getattr(cv2, f"IMREAD_REDUCED_COLOR_{reduction}")
     flags |= cv2.IMREAD_ANYDEPTH | (0 if upright else cv2.IMREAD_IGNORE_ORIENTATION)
@@ -102,6 +118,29 @@ def decode(data: bytes, what: str, reduction: int = 1, *, upright: bool = True) 
     if image is None:
         raise ImageError(f"{what}: not a picture OpenCV can decode, or above its limit of pixels")
     return _from_array(image, rgb=False)
+
+
+def _decode_heif(data: bytes, what: str) -> ImageArray:
+    """HEIC by pillow-heif; AVIF by Pillow, which turns it upright, or by an OpenCV that can, which does not."""
+    is_heic = header.is_heic(data)
+    try:
+        if is_heic:
+            image = load_pillow_heif().open_heif(BytesIO(data)).to_pillow()
+        else:
+            image = load_pillow().open(BytesIO(data), formats=["AVIF"])
+        return _from_array(_pil_array(image), rgb=True)
+    except MissingDependencyError as missing:
+        if is_heic:
+            raise ImageError(f"{what}: {missing}") from missing
+        try:
+            image = _decode(data, what)
+        except ImageError as error:
+            raise ImageError(f"{what}: {missing}") from error
+        if any(property in data for property in _TURNED):
+            logger.warning("%s is not turned upright: %s", what, missing)
+        return image
+    except Exception as error:  # the plug-ins raise of every kind for damaged files
+        raise ImageError(f"{what}: Pillow cannot decode it ({error})") from error
 
 
 def check_file(data: bytes, what: str, max_pixels: int | None = None) -> None:

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import zoo
 from .._checks import is_whole
 from ..contract import LandmarkSpec, ModelSpec, OutputCheck, Tensors
 from ..errors import ContractError, InputError, ModelFileError
 
 Provider = str | tuple[str, dict[str, Any]]
-"""An execution provider as onnxruntime takes it: its name, or its name and options."""
+"""An execution provider: its name, of PROVIDERS or onnxruntime's own, or its name and options."""
 
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+    "directml": "DmlExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+}
+"""Short names of onnxruntime's providers."""
 
 InferencePrecision = Literal["f32", "bf16"]
 """What OpenVINO computes floats in on a CPU."""
@@ -34,7 +46,8 @@ class RuntimeOptions:
     ``device`` is "cpu", "cuda" or "cuda:<index>", with OpenVINO also "gpu" or "npu". ``providers``, as in onnxruntime,
     overrides it. ``strict`` makes a provider or device that cannot be used an error instead of a warning. ``threads``
     is the number of CPU threads of a run; for finer control give ``session_options`` (onnxruntime.SessionOptions)
-    instead. ``inference_precision`` is OpenVINO's; None is f32.
+    instead. ``inference_precision`` is OpenVINO's; None is f32. ``licence_notice=False`` keeps the line out of the log
+    that says, once a process, that weights are for research use.
 
     Raises InputError for values that no runtime takes; each runtime refuses those that mean nothing to it.
     """
@@ -45,6 +58,7 @@ class RuntimeOptions:
     threads: int | None = None
     session_options: Any = None
     inference_precision: InferencePrecision | None = None
+    licence_notice: bool = True
 
     def __post_init__(self) -> None:
         if not isinstance(self.device, str) or not self.device:
@@ -53,6 +67,8 @@ class RuntimeOptions:
             object.__setattr__(self, "providers", _checked_providers(self.providers))
         if not isinstance(self.strict, bool):
             raise InputError(f"strict is True or False, not {self.strict!r}")
+        if not isinstance(self.licence_notice, bool):
+            raise InputError(f"licence_notice is True or False, not {self.licence_notice!r}")
         if self.threads is not None and not is_whole(self.threads, 1, MAX_THREADS):
             raise InputError(f"threads is a whole number from 1 to {MAX_THREADS}, or None, not {self.threads!r}")
         if self.threads is not None and self.session_options is not None:
@@ -78,10 +94,14 @@ def _checked_providers(providers: Any) -> tuple[Provider, ...]:
 
     if not isinstance(providers, (list, tuple)) or not providers or not all(map(is_one, providers)):
         raise InputError(
-            f"providers is a list of names, or of (name, options), such as ['CPUExecutionProvider'], as in "
-            f"onnxruntime; got {providers!r}"
+            f"providers is a list of names ({', '.join(PROVIDERS)}, or onnxruntime's own), or of (name, options); got "
+            f"{providers!r}"
         )
-    return tuple(one if isinstance(one, str) else (one[0], one[1]) for one in providers)
+    return tuple(_full(one) if isinstance(one, str) else (_full(one[0]), one[1]) for one in providers)
+
+
+def _full(name: str) -> str:
+    return PROVIDERS.get(name.lower(), name)
 
 
 DEFAULTS = RuntimeOptions()
@@ -101,6 +121,31 @@ class Session(Protocol):
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
         """The outputs, in the contract's order, for inputs by name."""
+
+
+class Reopened:
+    """A session that is pickled as what it was opened with, a file and options, and opened anew where it is unpickled.
+
+    So it may go to another process, which must find the file in the same place; embedded models are found wherever the
+    package is.
+    """
+
+    def __init__(self, model: str | os.PathLike[str] | bytes, options: RuntimeOptions, **more: Any) -> None:
+        self._opened = (model if isinstance(model, bytes) else Path(model).absolute(), options, more)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        model, options, more = self._opened
+        if options.session_options is not None:
+            raise InputError("a model opened with session_options cannot be pickled: give threads in their place")
+        embedded = isinstance(model, Path) and model.parent == zoo.WEIGHTS
+        return _reopen, (type(self), model.name if embedded and isinstance(model, Path) else model, options, more)
+
+
+def _reopen(
+    kind: Callable[..., Session], model: bytes | Path | str, options: RuntimeOptions, more: dict[str, Any]
+) -> Session:
+    """Open a session; a text is the name of one of the package's files."""
+    return kind(zoo.WEIGHTS / model if isinstance(model, str) else model, options, **more)
 
 
 def fixed_batch(found: Tensors, spec: ModelSpec) -> int | None:

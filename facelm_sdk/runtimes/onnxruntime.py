@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +27,25 @@ from ..contract import (
 )
 from ..errors import ContractError, InputError, ModelFileError, ProviderError
 from ..files import is_file
-from .base import DEFAULTS, Provider, RuntimeOptions, checked_run, first_line, fixed_batch, run_in_parts
+from .base import (
+    DEFAULTS,
+    PROVIDERS,
+    Provider,
+    Reopened,
+    RuntimeOptions,
+    checked_run,
+    first_line,
+    fixed_batch,
+    run_in_parts,
+)
 from .foreign import ACCEPTED, Adapter, adapter_of
 
 logger = logging.getLogger(__name__)
 
 
-CPU = "CPUExecutionProvider"
+CPU = PROVIDERS["cpu"]
+ERROR, FATAL = 3, 4
+"""Severities of onnxruntime's log, and more."""
 
 SMALL_NETWORK = 0.5
 """Billions of multiply-adds a crop up to which a network is small: one thread runs it as fast as several would."""
@@ -39,14 +53,25 @@ SMALL_FILE = 16 << 20
 """Bytes of a small network's fp32 file; half as many in fp16 and int8. For a contract that does not say its size."""
 
 
-class OrtSession:
+INSTALLS = {
+    "CUDAExecutionProvider": '; type: pip uninstall onnxruntime; pip install "facelm-sdk[gpu]"',
+    "TensorrtExecutionProvider": '; type: pip uninstall onnxruntime; pip install "facelm-sdk[gpu]" tensorrt',
+    "OpenVINOExecutionProvider": "; type: pip uninstall onnxruntime; pip install onnxruntime-openvino",
+    "DmlExecutionProvider": "; on Windows type: pip uninstall onnxruntime; pip install onnxruntime-directml",
+    "CoreMLExecutionProvider": "; the onnxruntime of macOS has it",
+}
+"""What to do where an onnxruntime is without a provider."""
+
+
+class OrtSession(Reopened):
     """A model opened with onnxruntime.
 
     ``model`` is a path or the file's bytes. A provider that cannot be used is one warning with the cause, or a
     ProviderError with ``strict``. Without ``threads`` (onnxruntime's intra-op count) and ``session_options``, a
     detector and a network of up to SMALL_NETWORK multiply-adds run on one thread, larger ones on all cores. A landmark
-    model exported for a fixed number of crops takes any number here. Several threads may use one session. Files without
-    a contract are taken where they are of the kinds that :mod:`facelm_sdk.runtimes.foreign` knows.
+    model exported for a fixed number of crops takes any number here. Several threads may use one session; other
+    processes get one of their own by pickling. Files without a contract are taken where they are of the kinds that
+    :mod:`facelm_sdk.runtimes.foreign` knows.
 
     Raises MissingDependencyError, ModelFileError (missing, truncated, not ONNX), ContractError and InputError.
     """
@@ -58,6 +83,7 @@ class OrtSession:
     ) -> None:
         options.refuse(["inference_precision"], "is OpenVINO's; onnxruntime computes as the file says: leave it out")
         ort = load_onnxruntime()
+        super().__init__(model, options)
         self._name = "the model" if isinstance(model, bytes) else os.fspath(model)
         if not isinstance(model, bytes) and not is_file(model):
             raise ModelFileError(f"no model file {self._name}")
@@ -113,16 +139,17 @@ class OrtSession:
         """The onnxruntime session, on the providers that work, and what kept the others from working."""
         available = ort.get_available_providers()
         problems = [
-            f"{_name(provider)} is not in this onnxruntime ({', '.join(available)})"
-            for provider in wanted
-            if _name(provider) not in available
+            f"{name} is not in this onnxruntime ({', '.join(available)}){INSTALLS.get(name, '')}"
+            for name in map(_name, wanted)
+            if name not in available
         ]
         usable = [provider for provider in wanted if _name(provider) in available]
         source = model if isinstance(model, bytes) else os.fspath(model)
         if any(_name(provider) != CPU for provider in usable):
             try:
-                # onnxruntime's own fallback prints to stdout and hides the cause.
-                return ort.InferenceSession(source, options, providers=usable, enable_fallback=0), problems
+                with loading_gpu(ort):
+                    # onnxruntime's own fallback prints to stdout and hides the cause.
+                    return ort.InferenceSession(source, options, providers=usable, enable_fallback=0), problems
             except Exception as error:
                 failed = ", ".join(_name(provider) for provider in usable if _name(provider) != CPU)
                 problems.append(f"{failed} cannot be used ({first_line(error)})")
@@ -150,6 +177,23 @@ class OrtSession:
             raise ContractError(f"{self._name}: {error}") from error
 
 
+@contextmanager
+def loading_gpu(ort: Any) -> Iterator[None]:
+    """Load the libraries of NVIDIA's wheels first, where this onnxruntime can, and keep its own log off stderr.
+
+    What fails is in the errors of opening a session, or in its providers.
+    """
+    quietly = getattr(ort, "set_default_logger_severity", lambda severity: None)
+    quietly(FATAL)
+    try:
+        if hasattr(ort, "preload_dlls"):
+            with redirect_stdout(StringIO()):  # it prints what it does not find
+                ort.preload_dlls()
+        yield
+    finally:
+        quietly(ERROR)
+
+
 def _providers(options: RuntimeOptions) -> list[Provider]:
     if options.providers is not None:
         return list(options.providers)
@@ -158,7 +202,8 @@ def _providers(options: RuntimeOptions) -> list[Provider]:
     match = re.fullmatch(r"cuda(?::(\d+))?", options.device, re.ASCII)
     if match is None:
         raise InputError(
-            f"device is cpu, cuda or cuda:<index>, not {options.device!r}; for others give providers=[...]"
+            f"device is cpu, cuda or cuda:<index>, not {options.device!r}; for others give providers (--provider): "
+            f"{', '.join(PROVIDERS)}"
         )
     return [("CUDAExecutionProvider", {"device_id": int(match[1] or 0)}), CPU]
 
@@ -212,7 +257,9 @@ def _session_options(ort: Any, wanted: RuntimeOptions, *, small: bool) -> Any:
             raise InputError(f"session_options is onnxruntime.SessionOptions, not {wanted.session_options!r}")
         return wanted.session_options
     options = ort.SessionOptions()
-    options.log_severity_level = 3  # a fallback is told by this module, once
+    if "DmlExecutionProvider" in map(_name, wanted.providers or ()):
+        options.enable_mem_pattern = False  # which DirectML refuses
+    options.log_severity_level = ERROR  # a fallback is told by this module, once
     # Idle threads would take the cores from whoever needs them, this process's other models among them.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if wanted.threads is not None or small:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
 from pathlib import Path
@@ -12,6 +13,11 @@ from ..contract import ModelSpec
 from ..errors import ContractError, InputError
 from .base import DEFAULTS, RuntimeOptions, Session
 from .onnxruntime import CPU, OrtSession
+
+logger = logging.getLogger(__name__)
+
+_noticed: list[str] = []
+"""The model for research use that the log has told of, once a process."""
 
 Variant = Literal["auto", "fp32", "int8"]
 """Which file of an embedded model: int8 where the processor is fast at it, or one of them."""
@@ -52,6 +58,17 @@ def open_file(
     """
     if not isinstance(variant, str) or variant not in VARIANTS:
         raise InputError(f"variant is {', '.join(VARIANTS[:-1])} or {VARIANTS[-1]}, not {variant!r}")
+    session = _open(model, options, variant)
+    if options.licence_notice and not _noticed and "research" in session.spec.licence.lower():
+        _noticed.append(session.spec.name)
+        logger.warning(
+            "%s: %s (facelm models --long; licence_notice=False, or --quiet, leaves this line out)",
+            *(session.spec.name, session.spec.licence),
+        )
+    return session
+
+
+def _open(model: str | os.PathLike[str], options: RuntimeOptions, variant: Variant) -> Session:
     kind = Path(model).suffix.lower()
     if kind not in (".xml", ".engine", ".onnx"):
         return OrtSession(zoo.resolve(model, variant=_embedded_variant(model, variant, options)).path, options)

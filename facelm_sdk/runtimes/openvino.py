@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ..contract import METADATA_KEY, ModelSpec, OutputCheck, Tensor, Tensors, check
 from ..errors import ContractError, MissingDependencyError, ModelFileError, ProviderError
 from ..files import is_file
-from .base import DEFAULTS, RuntimeOptions, checked_run, fixed_batch, run_in_parts
+from .base import DEFAULTS, Reopened, RuntimeOptions, checked_run, fixed_batch, run_in_parts
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ _KEYS = ([METADATA_KEY], ["framework", METADATA_KEY])
 _DTYPES = {"u8": "uint8", "f32": "float32"}
 
 
-class OpenVinoSession:
+class OpenVinoSession(Reopened):
     """A model opened with OpenVINO.
 
     ``model`` is the path of an .xml. The ``device`` is "cpu" or another of OpenVINO's ("gpu", "gpu:1", "npu"); where
@@ -37,6 +37,7 @@ class OpenVinoSession:
     """
 
     def __init__(self, model: str | os.PathLike[str], options: RuntimeOptions = DEFAULTS) -> None:
+        super().__init__(model, options)
         self._name = os.fspath(model)
         why = f"onnxruntime's, and {self._name} runs on OpenVINO: leave them out, or give the .onnx"
         options.refuse(["providers", "session_options"], why)

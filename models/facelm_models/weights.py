@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from facelm_sdk.errors import FacelmError
+
 from . import catalogue, official
 from .official import torchvision
 from .registry import ModelInfo, UnknownModel, info
@@ -30,7 +32,7 @@ LARGEST = 1 << 14
 """No option of a network is larger: sides, channels, layers, points."""
 
 
-class WeightsError(ValueError):
+class WeightsError(FacelmError, ValueError):
     """Weights do not fit the module, or the file is not a weights file; the message names keys and shapes."""
 
 

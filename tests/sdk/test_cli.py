@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import runpy
 import shutil
 import signal
@@ -17,13 +18,16 @@ import cv2
 import numpy as np
 import pytest
 import typer
+from PIL import Image
 from typer.testing import CliRunner
 
 from facelm_sdk import Face, cli
 from facelm_sdk.cli import doctor as doctoring
 from facelm_sdk.cli import formats, plugins
-from facelm_sdk.errors import InputError, MissingDependencyError, OutputError
+from facelm_sdk.errors import ImageError, InputError, MissingDependencyError, OutputError
 from facelm_sdk.images import picture as pictures
+from facelm_sdk.images.header import SUFFIXES
+from facelm_sdk.images.read import read_image
 from facelm_sdk.interop import coco, json_schema, pts, table
 
 
@@ -63,7 +67,8 @@ def test_folder_run(folder, models, tmp_path):
     out = tmp_path / "out"
     result = invoke("align", folder, "-o", out, "--draw", "--crops", 112, *models)
     assert result.exit_code == 1
-    assert "broken.jpg: not a picture" in result.stderr.replace(str(folder / "broken.jpg") + ": ", "", 1)
+    assert result.stderr.startswith(f"{folder / 'broken.jpg'}: not a picture, or its header is damaged; accepted are ")
+    assert result.stderr.count("broken.jpg") == 1
     assert "1 of 4 pictures failed" in result.stderr
     assert [line.partition(": ")[2][:8] for line in result.stdout.splitlines()] == [
         "face 1/1",
@@ -83,18 +88,20 @@ def test_folder_run(folder, models, tmp_path):
     assert cv2.imread(str(out / "crops" / "a_0.png")).shape == (112, 112, 3)
 
 
-def test_draw_takes_pose_or_nothing(folder, models, tmp_path):
+def test_draw_takes_pose_or_nothing(tmp_path):
     """A bare --draw may stand before a picture, which is not its value."""
+    portrait = Path(__file__).resolve().parents[2] / "examples" / "pictures" / "hopper.jpg"
     drawn = {}
     for name, words in {"bare": ["--draw"], "pose": ["--draw", "pose"], "none": ["--no-draw"]}.items():
-        result = invoke("align", *words, folder / "a.png", "-o", tmp_path / name, *models)
+        result = invoke("align", *words, portrait, "-o", tmp_path / name)
         assert result.exit_code == 0, result.stderr
         drawn[name] = files(tmp_path / name)
-    assert drawn == {"bare": ["a.jpg", "a.json"], "pose": ["a.jpg", "a.json"], "none": ["a.json"]}
-    bare, pose = (cv2.imread(str(tmp_path / name / "a.jpg")).astype(int) for name in ("bare", "pose"))
+    both = ["hopper.jpg", "hopper.json"]
+    assert drawn == {"bare": both, "pose": both, "none": ["hopper.json"]}
+    bare, pose = (cv2.imread(str(tmp_path / name / "hopper.jpg")).astype(int) for name in ("bare", "pose"))
     assert (abs(bare - pose) > 60).any()
     assert "yaw" in result.stdout and "pitch" in result.stdout
-    assert invoke("align", "--draw=bad", folder / "a.png", "-o", tmp_path, *models).exit_code == 2
+    assert invoke("align", "--draw=bad", portrait, "-o", tmp_path).exit_code == 2
 
 
 def test_all_well_is_exit_code_0(folder, models, tmp_path):
@@ -107,7 +114,44 @@ def test_globs_and_missing_files(folder, models):
     result = invoke("align", folder / "*.png", folder / "none*.png", folder / "gone.jpg", *models)
     assert result.exit_code == 1
     assert result.stdout.count("face ") == 2
-    assert "none*.png: cannot read" in result.stderr and "gone.jpg: cannot read" in result.stderr
+    assert result.stderr.splitlines()[:2] == [
+        f"no file matches {folder / 'none*.png'}",
+        f"cannot read {folder / 'gone.jpg'}: No such file or directory",
+    ]
+
+
+def test_addresses_keep_their_slashes(folder, models):
+    result = invoke("align", "https://host.org//a.jpg", folder / "a.jpg", *models)
+    assert result.exit_code == 1 and result.stdout.count("face ") == 1
+    assert result.stderr.splitlines()[0] == (
+        "https://host.org//a.jpg is an address; pictures are read from files: download it first"
+    )
+    with pytest.raises(ImageError, match=r"^https://host\.org/a\.jpg is an address"):
+        read_image("https://host.org/a.jpg")
+
+
+def test_a_folder_without_pictures_says_what_is_there(tmp_path, models):
+    (tmp_path / "a.svg").touch()
+    (tmp_path / "Makefile").touch()
+    error = invoke("align", tmp_path, *models).exception
+    assert isinstance(error, InputError)
+    there = "the files there end in .svg, no suffix"
+    assert str(error) == f"no pictures in {tmp_path}: {there}; accepted are {', '.join(SUFFIXES)}"
+    (tmp_path / "none").mkdir()
+    assert "no file is there" in str(invoke("align", tmp_path / "none", *models).exception)
+
+
+@pytest.mark.parametrize("suffix", [".avif", ".gif", ".heic"])
+def test_new_formats_are_found_in_folders(tmp_path, models, scene, suffix):
+    picture = Image.fromarray(scene(640, 480, (50, 50, 250, 260))[..., ::-1])
+    path = tmp_path / f"a{suffix}"
+    if suffix == ".heic":
+        pillow_heif = pytest.importorskip("pillow_heif", reason="HEIC needs pillow-heif")
+        pillow_heif.from_pillow(picture).save(path)
+    else:
+        picture.save(path)
+    result = invoke("align", tmp_path, *models)
+    assert (result.exit_code, result.stderr) == (0, "") and "face 1/1" in result.stdout
 
 
 def test_json_lines(folder, models, tmp_path):
@@ -222,7 +266,7 @@ def test_repeated_into_the_folder_itself(folder, models):
             result = invoke("align", f"{folder}{suffix}", "-o", folder, "--draw", "--crops", 112, *models)
             after.append(files(folder))
         assert after[0] == after[1] == after[2]
-    assert f"files left out: an earlier run made them in {folder}" in result.stderr
+    assert f"files left out, of an earlier run in {folder}" in result.stderr
     results = invoke("align", folder / "crops", *models)  # into no folder: whatever one wants of them
     assert "left out" not in results.stderr and results.stdout.count("crops") >= 3
     only = invoke("align", folder / "a_faces.jpg", "-o", folder, *models)
@@ -420,11 +464,16 @@ def test_empty_folder(tmp_path, models):
 
 @pytest.fixture
 def embedded(embed, landmark_model):
-    return embed(landmark_model(data="drawn by hand", licence="CC0", accuracy={"nme": 4.2}))
+    return embed(landmark_model(data="drawn by hand", licence="CC0", accuracy={"here, %": {"nme": 4.2}}))
 
 
 def test_models(embedded):
     text = invoke("models").stdout
+    assert [line.split() for line in text.splitlines()] == [
+        ["model", "file", "task", "points", "crop", "MB", "accuracy"],
+        ["tiny", "fp32", "landmarks", "68", "32", "px", "0.0", "NME", "4.20%", "(here)"],
+    ]
+    text = invoke("models", "--long").stdout
     for part in ("tiny", "landmarks, crops of 32 px", "ibug68 (68 points)", "fp32", "drawn by hand", "CC0", "nme 4.2"):
         assert part in text
     (row,) = json.loads(invoke("models", "--json").stdout)
@@ -508,18 +557,32 @@ def as_typer():
 @pytest.mark.parametrize("loaded", [greet, as_typer(), typer.main.get_command(as_typer())], ids=["f", "typer", "click"])
 def test_plugins_are_listed_but_loaded_only_when_asked_for(monkeypatch, loaded):
     app, loads = plugin(monkeypatch, loaded)
-    help_text = CliRunner().invoke(app, ["--help"]).stdout
-    assert "greet" in help_text and "other_package" in help_text
     assert CliRunner().invoke(app, ["own"]).exit_code == 0
     assert loads == []
+    assert re.search(r"greet +Say hello\.", CliRunner().invoke(app, ["--help"]).stdout)
     result = CliRunner().invoke(app, ["greet", "--name", "me", "--loud"])
     assert result.stdout == "hello me!\n" and result.exit_code == 0
     assert "Say hello" in CliRunner().invoke(app, ["greet", "--help"]).stdout
     assert CliRunner().invoke(app, ["greet", "--nonsense"]).exit_code == 2
 
 
+def test_help_describes_every_command():
+    app = typer.Typer()
+    app.command("own")(lambda: None)
+    plugins.add_plugins(app)
+    text = " ".join(CliRunner().invoke(app, ["--help"], terminal_width=200).stdout.split())
+    for words in (
+        "eval Score an exported model",
+        "export Turn a trained",
+        "release Score the weights",
+        "train Train a",
+    ):
+        assert words in text
+
+
 def test_plugin_without_its_packages(monkeypatch):
     app, _ = plugin(monkeypatch, ModuleNotFoundError("No module named 'torch'"))
+    assert "(cannot be loaded: No module named 'torch')" in CliRunner().invoke(app, ["--help"]).stdout
     error = CliRunner().invoke(app, ["greet"]).exception
     assert isinstance(error, MissingDependencyError)
     assert "No module named 'torch'" in str(error) and 'facelm-sdk[greet]"' in str(error)
@@ -530,3 +593,39 @@ def test_python_m(monkeypatch, capsys):
     with pytest.raises(SystemExit) as stopped:
         runpy.run_module("facelm_sdk", run_name="__main__")
     assert stopped.value.code == 0 and capsys.readouterr().out.startswith("facelm-sdk ")
+
+
+@pytest.mark.parametrize("command", ["align", "track", "bench", "eval"])
+def test_every_command_that_runs_models_takes_a_provider(command, folder, models, monkeypatch, capsys):
+    """Exit code 0 with a warning or, with --strict, 2."""
+    picture = str(folder / "a.png")
+    if command == "track":
+        cv2.VideoWriter(str(folder / "a.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 25, (64, 64)).write(
+            np.zeros((64, 64, 3), np.uint8)
+        )
+    arguments = {
+        "align": [picture, *models],
+        "track": [str(folder / "a.avi"), "--json-lines", "-", *models],
+        "bench": [models[1], "--seconds", "0"],
+        "eval": [*models, "--data", f"300w:{folder}"],
+    }[command]
+
+    def run(*options):
+        monkeypatch.setattr(sys, "argv", ["facelm", command, *arguments, *options])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        return stopped.value.code, capsys.readouterr().err
+
+    code, text = run("--provider", "NoSuch,cpu", "--strict")
+    assert code == 2 and "NoSuch" in text and "is not in this onnxruntime" in text
+    if command in ("align", "track"):
+        assert run("--provider", "NoSuch,cpu")[0] == 0
+        assert "both say where to run" in run("--provider", "cpu", "--device", "cuda")[1]
+
+
+def test_the_licence_line_leaves_json_alone(folder):
+    picture = Path(__file__).resolve().parents[2] / "examples" / "pictures" / "collins.jpg"
+    for options, lines in (([], 1), (["--quiet"], 0)):
+        result = run_process("align", picture, "--json-lines", "-", *options, stdout=subprocess.PIPE)
+        assert result.returncode == 0 and len(json.loads(result.stdout)["faces"]) == 1
+        assert result.stderr.count(b"research use") == lines == len(result.stderr.splitlines())

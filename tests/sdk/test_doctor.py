@@ -7,6 +7,7 @@ import sys
 from importlib import metadata
 from types import ModuleType
 
+import onnxruntime
 import pytest
 from typer.testing import CliRunner
 
@@ -148,3 +149,58 @@ def test_damaged_metadata_and_what_else_may_break(monkeypatch):
     assert checks["OpenCV wheels"]["detail"] == "opencv-python with damaged metadata"
     assert checks["onnxruntime wheels"]["detail"] == "onnxruntime with damaged metadata"
     assert "cannot be checked: ZeroDivisionError" in checks["machine"]["detail"] and "cache" in checks
+
+
+class Listed(ModuleType):
+    """An onnxruntime that lists providers which it cannot use."""
+
+    __file__ = "/wheel/onnxruntime/__init__.py"
+    __version__ = "1.31.1"
+    SessionOptions = onnxruntime.SessionOptions
+
+    def __init__(self, *providers):
+        super().__init__("onnxruntime")
+        self.providers = providers
+        self.preloaded = 0
+
+    def get_available_providers(self):
+        return [*self.providers, "CPUExecutionProvider"]
+
+    def preload_dlls(self):
+        sys.stdout.write("Failed to load libcudnn.so.9")
+        self.preloaded += 1
+
+    def InferenceSession(self, model, options, **more):
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+@pytest.mark.parametrize(
+    ("missing", "told"),
+    [
+        ("libcudnn.so.9", 'libcudnn.so.9 is missing; type: pip install "onnxruntime-gpu[cuda,cudnn]"'),
+        ("libcuda.so.1", "libcuda.so.1 is missing; install NVIDIA's driver"),
+        ("libnvinfer.so.10", "libnvinfer.so.10 is missing; type: pip install tensorrt"),
+        (None, 'its libraries cannot be loaded; type: pip install "onnxruntime-gpu[cuda,cudnn]"'),
+    ],
+)
+def test_what_a_gpu_lacks_is_named(monkeypatch, missing, told):
+    def load(path):
+        assert path.startswith("/wheel/onnxruntime/capi/libonnxruntime_providers_")
+        if missing:
+            raise OSError(f"{missing}: cannot open shared object file: No such file or directory")
+
+    listed = Listed("CUDAExecutionProvider", "TensorrtExecutionProvider")
+    monkeypatch.setitem(sys.modules, "onnxruntime", listed)
+    monkeypatch.setattr(doctoring.ctypes, "CDLL", load)
+    monkeypatch.setattr(zoo, "list_models", list)
+    checks = {check.name: check for check in doctoring.run_checks()}
+    assert checks["CUDAExecutionProvider"].detail == f"listed, but not usable: {told}"
+    assert not checks["CUDAExecutionProvider"].ok and checks["TensorrtExecutionProvider"].ok
+    assert listed.preloaded == 2
+
+
+def test_a_driver_without_a_wheel_for_it_is_told(monkeypatch):
+    monkeypatch.setattr(doctoring.shutil, "which", lambda name: "/usr/bin/nvidia-smi")
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("CUDA is there")
+    assert doctor()["GPU"]["detail"].endswith('type: pip uninstall onnxruntime; pip install "facelm-sdk[gpu]"')

@@ -424,7 +424,7 @@ def test_a_wrong_folder_is_told_what_is_expected(name, tmp_path):
 
 @pytest.mark.parametrize("spec", ["wflw", "wflw:", "lfw:DIR", ":DIR", "wflw/x"])
 def test_a_wrong_spec_is_told_the_names(spec):
-    with pytest.raises(InputError, match="NAME of wflw, 300w, cofw, cofw68, aflw19, jd106, landmarks68"):
+    with pytest.raises(InputError, match=r"NAME of wflw, 300w, .*cofw, cofw68, aflw19, jd106, landmarks68"):
         datasets.open(spec)
 
 

@@ -38,7 +38,7 @@ def prepare(
     """
     suffix = SUFFIXES[format]
     path = Path(out) if out is not None else Path(name + suffix)
-    if suffix and (path.is_dir() or (out is not None and str(out).endswith(os.sep))):
+    if suffix and (path.is_dir() or (out is not None and str(out).endswith((os.sep, "/")))):
         path = path / (name + suffix)
     if suffix and path.suffix != suffix:
         raise InputError(f"the output is a folder or a file ending in {suffix}, not {path}")

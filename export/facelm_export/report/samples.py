@@ -11,16 +11,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from facelm_sdk import Aligner
 from facelm_sdk import markup as markups
 from facelm_sdk.contract import LandmarkSpec, ModelSpec
-from facelm_sdk.detector import Detections, Detector
+from facelm_sdk.detector import Detections
 from facelm_sdk.errors import InputError
 from facelm_sdk.files import is_folder
-from facelm_sdk.images.folder import expand
+from facelm_sdk.images.folder import expand, told_of_none
 from facelm_sdk.images.read import read_image
 from facelm_sdk.interop import pts
 from facelm_sdk.transform import CropTransform
-from facelm_sdk.types import ImageArray
+from facelm_sdk.types import Face, ImageArray
 
 ASSETS = Path(__file__).parents[1] / "assets"
 PICTURE = ASSETS / "collins.jpg"
@@ -153,10 +154,10 @@ def _pictures(folder: str | os.PathLike[str]) -> list[Path]:
     if not is_folder(folder):
         raise InputError(f"there is no folder {os.fspath(folder)} with pictures to calibrate on")
     paths = [item.path for item in expand([os.fspath(folder)])[0]]
+    if not paths:
+        raise InputError(told_of_none([os.fspath(folder)]))
     if len(paths) < 2:
-        raise InputError(
-            f"{os.fspath(folder)} holds {len(paths)} pictures; calibrating needs at least 2 (JPEG, PNG, ...)"
-        )
+        raise InputError(f"{os.fspath(folder)} holds one picture; calibrating needs at least 2")
     return paths
 
 
@@ -194,16 +195,21 @@ def _faces(
     paths: list[Path], spec: LandmarkSpec, *, labelled: bool
 ) -> Iterator[tuple[ImageArray, NDArray[Any] | None]]:
     """Of every face a crop and its points, (L, 2) in crop pixels."""
-    detector = Detector()
+    aligner = Aligner()
     for path in paths:
         picture = read_image(path)
-        found = detector(picture)
+        found = _detections(aligner(picture))
         points = read_pts(path.with_suffix(".pts"), spec) if labelled else None
         if points is not None:
             found = _inside(found, points)
         for box, kps in zip(found.boxes, found.kps, strict=True):
             transform = spec.crop.of_detection(spec.markup, box, kps)
             yield transform.warp(picture), None if points is None else transform.apply(points)
+
+
+def _detections(faces: list[Face]) -> Detections:
+    boxes, scores, kps = (np.array([getattr(face, name) for face in faces]) for name in ("bbox", "score", "kps"))
+    return Detections(boxes.reshape(-1, 4), scores, kps.reshape(-1, 5, 2))
 
 
 def _inside(found: Detections, points: NDArray[np.float64]) -> Detections:

@@ -22,15 +22,15 @@ from numpy.typing import NDArray
 from ...contract import LandmarkSpec, Tensor, Tensors, check
 from ...errors import EngineError, InputError, MissingDependencyError, ModelFileError, OutputError
 from ...files import write_bytes
-from ..base import DEFAULTS, RuntimeOptions
+from ..base import DEFAULTS, Reopened, RuntimeOptions
 from . import api
 from .sidecar import EngineCard, card_path, sha256
 
 logger = logging.getLogger(__name__)
 
 
-class TrtSession:
-    """A landmark model's TensorRT engine, opened with the runtime that built it.
+class TrtSession(Reopened):
+    """A landmark model's TensorRT engine, opened with the runtime that built it. Experimental: never run on a GPU yet.
 
     ``path`` is the .engine; its card lies beside it. An engine of another TensorRT, another kind of GPU or another
     ``source`` (the ONNX file it must have been built from, where given), or one that is damaged, is refused with an
@@ -51,6 +51,7 @@ class TrtSession:
     ) -> None:
         others = ("providers", "threads", "session_options", "inference_precision")
         options.refuse(others, "another runtime's and mean nothing to a TensorRT engine; leave them out")
+        super().__init__(path, options, **({} if source is None else {"source": Path(source).absolute()}))
         self.path = Path(path)
         card = self._card = EngineCard.read(self.path)
         plan, trt = self._checked(source)

@@ -98,7 +98,7 @@ def test_labels_of_another_markup_are_refused(folder):
 def test_what_holds_no_faces_is_refused(tmp_path):
     with pytest.raises(InputError, match="there is no folder"):
         read_samples(tmp_path / "missing", SPEC)
-    with pytest.raises(InputError, match="holds 0 pictures"):
+    with pytest.raises(InputError, match="no pictures in"):
         read_samples(tmp_path, SPEC)
     for name in "ab":
         cv2.imwrite(str(tmp_path / f"{name}.png"), np.full((80, 80, 3), 90, np.uint8))

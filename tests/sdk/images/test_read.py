@@ -249,3 +249,45 @@ def test_missing_opencv(picture, monkeypatch):
     monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(MissingDependencyError, match=r'pip install "facelm-sdk\[cpu\]"'):
         read_image(data)
+
+
+def heif(image, suffix, orientation=1):
+    """The file of an RGB picture."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    file = io.BytesIO()
+    if suffix == ".avif":
+        Image.fromarray(image).save(file, "AVIF", quality=95, exif=exif)
+    else:
+        pillow_heif = pytest.importorskip("pillow_heif", reason="HEIC needs pillow-heif")
+        pillow_heif.from_pillow(Image.fromarray(image)).save(file, quality=95, exif=exif.tobytes())
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("suffix", [".avif", ".heic"])
+def test_heif_is_read_upright(picture, suffix):
+    picture = cv2.resize(picture, None, fx=8, fy=8, interpolation=cv2.INTER_NEAREST)  # smaller ones are stored larger
+    data = heif(np.ascontiguousarray(np.rot90(picture)[..., ::-1]), suffix, orientation=6)
+    image = read_image(data)
+    assert image.shape == picture.shape
+    assert np.abs(image.astype(int) - picture)[[24, 24, 128, 128], [32, 200, 32, 200]].max() < 12
+    with pytest.raises(ImageError, match="240 pixels are more than 1,000"):
+        read_image(data, max_pixels=1000)
+    with pytest.raises(ImageError, match=r"^300 bytes: (not a picture|Pillow cannot decode it)"):
+        read_image(data[:300])
+
+
+def test_heif_without_its_plug_ins(picture, monkeypatch, caplog):
+    turned, heic = heif(picture, ".avif", orientation=6), heif(picture, ".heic")
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    monkeypatch.setattr("PIL.features.check", lambda name: False)
+    with pytest.raises(ImageError, match=r'HEIC needs pillow-heif .*pip install "facelm-sdk\[heif\]"'):
+        read_image(heic)
+    try:
+        assert read_image(turned).shape == picture.shape  # by OpenCV, on its side
+        assert "is not turned upright: AVIF needs Pillow 11.3 or newer" in caplog.text
+    except ImageError as error:
+        assert "AVIF needs Pillow 11.3 or newer" in str(error)
+    monkeypatch.setattr(cv2, "imdecode", lambda *arguments: None)
+    with pytest.raises(ImageError, match=r"AVIF needs Pillow 11\.3 or newer"):
+        read_image(turned)

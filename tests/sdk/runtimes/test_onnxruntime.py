@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 
 import numpy as np
@@ -16,6 +17,7 @@ from facelm_sdk.contract import LandmarkSpec
 from facelm_sdk.errors import ContractError, InputError, MissingDependencyError, ModelFileError, ProviderError
 from facelm_sdk.inspect import inspect_model
 from facelm_sdk.runtimes import onnxruntime as sessions
+from facelm_sdk.runtimes import open as opening
 from facelm_sdk.runtimes.base import MAX_THREADS, RuntimeOptions, Session
 from facelm_sdk.runtimes.onnxruntime import SMALL_FILE, OrtSession, is_small
 from facelm_sdk.runtimes.open import open_session
@@ -190,6 +192,58 @@ def test_listed_but_unusable_provider_is_told(model, monkeypatch, caplog, fails,
     assert len(caplog.records) == 1 and cause in caplog.text and "CUDAExecutionProvider" in caplog.text
     with pytest.raises(ProviderError, match=cause):
         OrtSession(model, RuntimeOptions(device="cuda", strict=True))
+
+
+def test_gpu_libraries_are_loaded_first_and_nothing_is_printed(model, monkeypatch, capfd):
+    fake = _Fake("loudly")
+    calls = []
+
+    def preload_dlls():
+        calls.append("preload")
+        sys.stdout.write("Failed to load cudnn")
+
+    fake.preload_dlls = preload_dlls
+    fake.set_default_logger_severity = lambda severity: calls.append(severity)
+    monkeypatch.setattr("facelm_sdk.runtimes.onnxruntime.load_onnxruntime", lambda: fake)
+    OrtSession(model, RuntimeOptions(device="cuda"))
+    assert calls == [4, "preload", 3]
+    OrtSession(model)
+    assert calls == [4, "preload", 3]  # the CPU needs none
+    assert capfd.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "full", "line"),
+    [
+        ("cuda", "CUDAExecutionProvider", 'pip install "facelm-sdk[gpu]"'),
+        ("TensorRT", "TensorrtExecutionProvider", "tensorrt"),
+        ("openvino", "OpenVINOExecutionProvider", "pip install onnxruntime-openvino"),
+        ("directml", "DmlExecutionProvider", "pip install onnxruntime-directml"),
+        ("coreml", "CoreMLExecutionProvider", "macOS"),
+    ],
+)
+def test_providers_by_short_names(model, name, full, line):
+    if full in onnxruntime.get_available_providers():
+        pytest.skip(f"{full} is there")
+    options = RuntimeOptions(providers=[name, ("cpu", {})], strict=True)
+    assert options.providers == (full, ("CPUExecutionProvider", {}))
+    with pytest.raises(ProviderError, match=re.escape(f"{full} is not in this onnxruntime (")) as raised:
+        OrtSession(model, options)
+    assert line in str(raised.value)
+
+
+def test_weights_for_research_are_told_of_once(landmark_model, monkeypatch, caplog):
+    monkeypatch.setattr(opening, "_noticed", [])
+    research = landmark_model(licence="weights: research use; code: MIT")
+    Landmarker(landmark_model(licence="CC0"))
+    Landmarker(research, licence_notice=False)
+    assert caplog.messages == []
+    Landmarker(research)
+    Landmarker(research)
+    (message,) = caplog.messages
+    assert message.startswith("tiny: weights: research use; code: MIT (facelm models --long; licence_notice=False")
+    with pytest.raises(InputError, match="licence_notice is True or False"):
+        Landmarker(research, licence_notice="no")
 
 
 def test_no_warning_when_all_is_well(model, caplog):

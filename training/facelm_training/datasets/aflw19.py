@@ -66,4 +66,11 @@ INFO = Info(
         "test": Split({"full": 4386, "frontal": 1314}, METRICS),
     },
     read=read,
+    home=(
+        "pictures on request from https://www.tugraz.at/institute/icg/research/team-bischof/lrs/downloads/aflw/: "
+        "aflw-images-{0,2,3}.tar.gz; points: http://mmlab.ie.cuhk.edu.hk/projects/compositional.html, "
+        "AFLWinfo_release.mat"
+    ),
+    terms="research only",
+    tops=("data", "images", "0", "2", "3"),
 )

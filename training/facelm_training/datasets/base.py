@@ -18,7 +18,6 @@ from facelm_sdk.types import ImageArray
 
 from ..archives import decoded
 
-PICTURES = (".jpg", ".png", ".jpeg", ".bmp")
 LARGEST = 1e9
 """Pixels, or what else a data set says in numbers; none of its files means more."""
 
@@ -80,6 +79,8 @@ class Info:
 
     ``layout`` says which files lie where; ``read`` takes the folder, the split, the label and the subset, of which it
     may give more than the faces asked for. ``labels`` are the annotations to choose from, the usual one first.
+    ``home`` says where the data set is had and under which ``terms``; ``tops`` are the folders of the layout that its
+    archives begin with.
     """
 
     name: str
@@ -89,6 +90,9 @@ class Info:
     read: Callable[[Path, str, str, str], list[Sample]]
     labels: tuple[str, ...] = ("",)
     default: str = "test"
+    home: str = ""
+    terms: str = ""
+    tops: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -126,6 +126,8 @@ INFO = Info(
     splits={"train": Split({"full": 1345}, METRICS), "test": Split({"full": 507}, METRICS)},
     read=read,
     labels=("", "raw"),
+    home="https://data.caltech.edu/records/bc0bf-nc666: COFW_color.zip",
+    terms="see there",
 )
 
 INFO68 = Info(
@@ -138,4 +140,9 @@ INFO68 = Info(
     splits={"test": Split({"full": 507}, (*METRICS, Metric("box", 0.07)))},
     read=read68,
     labels=("", "raw"),
+    home=(
+        "the COFW_color.zip of cofw, and https://github.com/golnazghiasi/cofw68-benchmark: its zip (Code, Download ZIP)"
+    ),
+    terms="see there",
+    tops=("COFW68_Data",),
 )

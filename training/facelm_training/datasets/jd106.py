@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facelm_sdk.errors import InputError
+from facelm_sdk.images.header import SUFFIXES
 
-from .base import PICTURES, Info, Metric, Sample, Split, build, numbers, read_text, wrong_folder
+from .base import Info, Metric, Sample, Split, build, numbers, read_text, wrong_folder
 
 METRICS = (Metric("box", 0.08),)
 SPLITS = ("train", "val", "test")
@@ -53,7 +54,7 @@ def read(folder: Path, split: str, label: str, subset: str) -> list[Sample]:
     places = [place.parent for place in sorted(folder.rglob("picture")) if place.is_dir()]
     places = [place for place in places if _split_of(place, folder) in (split, None)]
     paths = [
-        path for place in places for path in sorted((place / "picture").iterdir()) if path.suffix.lower() in PICTURES
+        path for place in places for path in sorted((place / "picture").iterdir()) if path.suffix.lower() in SUFFIXES
     ]
     if not paths:
         wrong_folder(INFO, folder, f"a folder picture/ with pictures of the {split} split")
@@ -86,4 +87,6 @@ INFO = Info(
         "test": Split({"full": 2000}, METRICS),
     },
     read=read,
+    home="https://facial-landmarks-localization-challenge.github.io/, on request",
+    terms="research only",
 )

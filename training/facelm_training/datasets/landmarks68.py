@@ -26,6 +26,7 @@ FILES = ("landmarks68.npz", "landmarks68.zip", "landmarks68_clean.npz", "landmar
 PORTRAIT_FILES = ("mesh478.npz", "landmarks68_300w.npz", "frames.zip")
 WORST_DISAGREEMENT = {"300w": 4.0, "clean": 25.0, "original": 25.0}
 """Training faces whose two labels differ by more percent of the eye distance are left out: one of them is wrong."""
+HOME = "not to be had: {}, labelled by two networks; train on 300w in its place"
 NAMES, NUMBERS = ("U", (None,)), ("f", (None,))
 POINTS, FIVE = ("f", (None, 68, 2)), ("f", (None, 5, 2))
 """Kinds and shapes of the arrays."""
@@ -90,6 +91,8 @@ INFO = Info(
     read=read,
     labels=("300w", "clean", "original"),
     default="val",
+    home=HOME.format("its pictures are of https://github.com/udacity/P1_Facial_Keypoints (YouTube Faces)"),
+    terms="research data",
 )
 PORTRAITS_INFO = Info(
     name="portraits68",
@@ -98,4 +101,6 @@ PORTRAITS_INFO = Info(
     splits={"train": Split({"full": 1601}, METRICS), "val": Split({"full": 176}, METRICS)},
     read=read_portraits,
     default="val",
+    home=HOME.format("its pictures are portraits from the web"),
+    terms="research data",
 )

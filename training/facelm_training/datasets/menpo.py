@@ -13,7 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from .base import PICTURES, Info, Metric, Sample, Split, build, first_of, wrong_folder
+from facelm_sdk.images.header import SUFFIXES
+
+from .base import Info, Metric, Sample, Split, build, first_of, wrong_folder
 from .w300 import read_pts
 
 PLACES = {"train": ("train", "trainset", "menpo_train_release"), "test": ("test", "testset", "menpo_test_release")}
@@ -28,7 +30,7 @@ def read(folder: Path, split: str, label: str, subset: str) -> list[Sample]:
         values = read_pts(annotation, None)
         if len(values) != 68:
             continue
-        picture = next((p for p in map(annotation.with_suffix, PICTURES) if p.is_file()), None)
+        picture = next((p for p in map(annotation.with_suffix, SUFFIXES) if p.is_file()), None)
         if picture is None:
             wrong_folder(INFO, folder, f"the picture of {annotation.relative_to(folder)}")
         paths.append(picture)
@@ -46,4 +48,6 @@ INFO = Info(
     splits={"train": Split({"full": 6679}, METRICS), "test": Split({"full": 5335}, METRICS)},
     read=read,
     labels=("", "raw"),
+    home="https://ibug.doc.ic.ac.uk/resources/, on request: the Menpo challenge",
+    terms="research only",
 )

@@ -35,4 +35,9 @@ INFO = Info(
     splits={name: Split({"full": faces}, METRICS) for name, faces in {"train": 1535, "test": 530}.items()},
     read=read,
     default="train",
+    home=(
+        "made of 300w and of https://github.com/ICT-VGL/ICT-FaceKit's head by python -m facelm_training.turned, which "
+        "says what it needs"
+    ),
+    terms="those of 300w",
 )

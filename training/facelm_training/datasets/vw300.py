@@ -19,9 +19,10 @@ import cv2
 import numpy as np
 
 from facelm_sdk.errors import ImageError
+from facelm_sdk.images.header import SUFFIXES
 from facelm_sdk.types import ImageArray
 
-from .base import PICTURES, Info, Metric, Sample, Split, build, first_of, wrong_folder
+from .base import Info, Metric, Sample, Split, build, first_of, wrong_folder
 from .w300 import read_pts
 
 SCENARIOS = {
@@ -74,7 +75,7 @@ def read(folder: Path, split: str, label: str, subset: str) -> list[Sample]:
             if not annotations:
                 wrong_folder(INFO, folder, f"the .pts files in {number:03d}/annot")
             video = Video(place / "vid.avi")
-            pictures = {path.stem: path for path in (place / "frames").glob("*") if path.suffix.lower() in PICTURES}
+            pictures = {path.stem: path for path in (place / "frames").glob("*") if path.suffix.lower() in SUFFIXES}
             if not pictures and not video.path.is_file():
                 wrong_folder(INFO, folder, f"{number:03d}/vid.avi")
             for annotation in annotations:
@@ -100,4 +101,6 @@ INFO = Info(
     },
     read=read,
     labels=("", "raw"),
+    home="https://ibug.doc.ic.ac.uk/resources/300-VW/: 300VW_Dataset_2015_12_14.zip",
+    terms="research only",
 )

@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facelm_sdk.errors import InputError
+from facelm_sdk.images.header import SUFFIXES
 
-from .base import PICTURES, Info, Metric, Sample, Split, build, first_of, numbers, read_text, wrong_folder
+from .base import Info, Metric, Sample, Split, build, first_of, numbers, read_text, wrong_folder
 
 FOLDERS = {
     "train": {"afw": "afw", "helen/trainset": "helen", "lfpw/trainset": "lfpw"},
@@ -46,7 +47,7 @@ def read(folder: Path, split: str, label: str, subset: str) -> list[Sample]:
         if subset not in ("full", own):
             continue
         place = first_of(INFO, folder, *(root + part for root in ROOTS))
-        pictures = {path.stem: path for path in place.iterdir() if path.suffix.lower() in PICTURES}
+        pictures = {path.stem: path for path in place.iterdir() if path.suffix.lower() in SUFFIXES}
         for annotation in sorted(place.glob("*.pts")):
             if annotation.stem.endswith("_mirror"):
                 continue
@@ -79,4 +80,10 @@ INFO = Info(
     },
     read=read,
     labels=("", "raw"),
+    home=(
+        "https://ibug.doc.ic.ac.uk/resources/facial-point-annotations/: afw.zip, helen.zip, ibug.zip, lfpw.zip; for "
+        "300w/private https://ibug.doc.ic.ac.uk/resources/300-W/: the parts of 300w.zip, joined to one file"
+    ),
+    terms="research only",
+    tops=("afw", "helen", "lfpw", "ibug", "01_Indoor", "02_Outdoor"),
 )

@@ -57,4 +57,6 @@ INFO = Info(
     read=read,
     labels=("", "3d"),
     default="train",
+    home="http://www.cbsr.ia.ac.cn/users/xiangyuzhu/projects/3DDFA/main.htm: 300W-LP.zip",
+    terms="research only",
 )

@@ -64,4 +64,7 @@ INFO = Info(
     ),
     splits={"train": Split({"full": 7500}, METRICS), "test": Split(TEST, METRICS)},
     read=read,
+    home="https://wywu.github.io/projects/LAB/WFLW.html: WFLW_images.tar.gz, WFLW_annotations.tar.gz",
+    terms="research only",
+    tops=("WFLW_images", "WFLW_annotations"),
 )
