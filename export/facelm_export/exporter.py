@@ -25,6 +25,7 @@ from .passes.half import to_half
 from .passes.int8 import quantize
 from .passes.patches import swap_patch_crops
 from .passes.pixels import absorb_pixels
+from .passes.rows import perceptrons_over_rows
 from .report import parity
 from .report.facts import command, imports, report
 from .report.latency import measured
@@ -168,6 +169,7 @@ def graph_module(built: Built) -> nn.Module:
             module.inplace = False  # type: ignore[assignment]  # tracing takes a third longer to undo it
     swap_patch_crops(network)
     join_attention(network)
+    perceptrons_over_rows(network)
     if built.spec.precision == "fp16":
         network = to_half(network, built.info)  # gains would take small weights below half precision's range
     else:

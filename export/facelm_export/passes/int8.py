@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from facelm_sdk.contract import ModelSpec
 from facelm_sdk.errors import InputError
 
+from .first_convolution import quantize_first_convolution
+
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
@@ -26,17 +28,19 @@ BODY = frozenset(
 """Operators of a convolutional network; what comes after the first other one, tokens or points, stays fp32."""
 QUANTIZED = ("Conv", "ConvTranspose", "Clip", "Relu", "LeakyRelu", "MaxPool", "Add")
 """Those of them that take 8 bits, where all of their inputs do."""
+PRODUCTS = ("MatMul", "Gemm")
 LARGE_PRODUCT = 1 << 18
 """Weights of a linear layer from which 8 bits save more than rounding its input costs."""
 FEW_CHANNELS = 4
-"""A convolution of pixels gains nothing from 8 bits and loses accuracy."""
+"""A convolution of pixels gains nothing from 8 bits as the others get them and loses accuracy."""
 
 
 def quantize(proto: ModelProto, spec: ModelSpec, calibration: Sequence[NDArray[np.uint8]], target: str) -> ModelProto:
     """The graph with its convolutional body in int8, as Q/DQ pairs, calibrated on real inputs of the model.
 
-    The first convolution, which sees pixels, those that give the body's output, and all that follows but large linear
-    layers stay fp32.
+    Those convolutions that give the body's output and all that follows stay fp32, but for large linear layers and the
+    one before each of them. The first convolution, which sees pixels, has its own pass for the CPU, see
+    :mod:`.first_convolution`, and stays fp32 for TensorRT.
     ``target="cpu"``: unsigned activations with a zero point, signed weights per output channel, int32 biases, which
     onnxruntime fuses to integer kernels. ``"tensorrt"``: all symmetric with zero points of 0 and biases in fp32, the
     only form its parser takes. Raises InputError where there is nothing to quantize.
@@ -56,7 +60,7 @@ def quantize(proto: ModelProto, spec: ModelSpec, calibration: Sequence[NDArray[n
             result,
             _reader(proto.graph.input[0].name, calibration),
             quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=[*QUANTIZED, "MatMul"],
+            op_types_to_quantize=[*QUANTIZED, *PRODUCTS],
             nodes_to_quantize=[node.name for node in chosen],
             per_channel=True,
             activation_type=QuantType.QInt8 if symmetric else QuantType.QUInt8,
@@ -71,6 +75,8 @@ def quantize(proto: ModelProto, spec: ModelSpec, calibration: Sequence[NDArray[n
         quantized = onnx.load(result)
     del quantized.metadata_props[:]
     quantized.metadata_props.extend(proto.metadata_props)
+    if not symmetric:
+        quantize_first_convolution(quantized)
     quantized.producer_name, quantized.producer_version = proto.producer_name, proto.producer_version
     return quantized
 
@@ -85,9 +91,9 @@ def quantizable(proto: ModelProto) -> list[NodeProto]:
     chosen = []
     for node in graph.node:
         name = node.output[0]
-        if node.op_type == "MatMul" and node.input[1] in constants:
+        if node.op_type in PRODUCTS and node.input[1] in constants:
             if int(np.prod(constants[node.input[1]].dims)) >= LARGE_PRODUCT:
-                chosen.append(node)
+                chosen += _with_neighbours(node, graph.node, producers)
             continue
         if node.op_type not in QUANTIZED or name not in body or name not in followed:
             continue
@@ -95,6 +101,17 @@ def quantizable(proto: ModelProto) -> list[NodeProto]:
             continue
         chosen.append(node)
     return chosen
+
+
+def _with_neighbours(product: NodeProto, nodes: Sequence[NodeProto], producers: Any) -> list[NodeProto]:
+    """Return a linear layer, its activation, and those of the layer before it, whose output it needs in 8 bits."""
+    found = [product, *(node for node in nodes if node.op_type == "Relu" and node.input[0] == product.output[0])]
+    activation = producers.get(product.input[0])
+    if activation is not None and activation.op_type == "Relu":
+        before = producers.get(activation.input[0])
+        if before is not None and before.op_type in PRODUCTS:
+            found += [before, activation]
+    return found
 
 
 def _body(nodes: Sequence[NodeProto], constants: Any) -> set[str]:

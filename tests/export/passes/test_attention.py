@@ -75,6 +75,6 @@ def test_a_network_with_joined_layers_finds_the_same_points(name):
 def test_an_attention_is_few_nodes(exported):
     """Of LOTR-M's six, none asks for shapes, and each projects queries, keys and values by at most two products."""
     found = collections.Counter(node.op_type for node in onnx.load(exported("lotr_m").path).graph.node)
-    assert found["Softmax"] == 6
+    assert found["Softmax"] == 6 and found["Gemm"] == 6 - 1 + 2 * 4 + 3
     assert not {"Shape", "Expand", "Gather"} & found.keys()
     assert found["Concat"] == 0 and found["Sqrt"] == 0

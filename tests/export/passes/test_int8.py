@@ -66,21 +66,27 @@ def test_the_body_is_quantized_and_the_rest_is_not(quantized):
     assert convolutions[0].name not in chosen and convolutions[-1].name not in chosen
     assert len(chosen) == len(convolutions) - 2
     sizes = {tensor.name: np.prod(tensor.dims) for tensor in proto.graph.initializer}
-    products = [node.name for node in quantizable(proto) if node.op_type == "MatMul"]
-    assert products == [
-        n.name for n in proto.graph.node if n.op_type == "MatMul" and sizes.get(n.input[1]) == 512 * 512
-    ]
-    assert len(products) == 1
-    for graph in by_target.values():
+    products = {node.name for node in quantizable(proto) if node.op_type == "Gemm"}
+    sides = {512 * 512, 512 * 64}  # the head's large layer, and the one before it
+    assert products == {n.name for n in proto.graph.node if n.op_type == "Gemm" and sizes[n.input[1]] in sides}
+    assert len(products) == 2
+    last = [node.name for node in proto.graph.node if node.op_type == "Gemm"][
+        -1
+    ]  # whose input, not weights, is rounded
+    for target, graph in by_target.items():
+        rounded = chosen if target == "tensorrt" else [convolutions[0].name, *chosen]
         produced = {name: node for node in graph.graph.node for name in node.output}
         for node in graph.graph.node:
             parts = [produced[name].op_type for name in node.input if name in produced]
             if node.op_type == "Conv":  # its picture and its weights; pictures of others may come from 8 bits
-                assert (parts[:2] == ["DequantizeLinear"] * 2) == (node.name in chosen), node.name
-            if node.op_type in ("MatMul", "LayerNormalization", "Softmax") and node.name not in products:
+                assert (parts[:2] == ["DequantizeLinear"] * 2) == (node.name in rounded), node.name
+            if node.op_type in ("MatMul", "Gemm", "LayerNormalization", "Softmax") and node.name not in {
+                *products,
+                last,
+            }:
                 assert "DequantizeLinear" not in parts, node.name
             if node.name in products:
-                assert parts == ["DequantizeLinear"] * 2, node.name
+                assert parts[:2] == ["DequantizeLinear"] * 2, node.name
 
 
 def test_the_contract_is_kept(quantized):
