@@ -13,7 +13,6 @@ from .. import boxes as box_math
 from .. import markup as markups
 from .. import profile as profiling
 from .._checks import is_whole
-from .._optional import load_cv2
 from ..aligner import MATCHING_IOU, MEAN_KPS, Aligner, Color
 from ..detector import MAX_CONTAINED, MAX_IOU, Detections, Detector
 from ..errors import InputError
@@ -28,23 +27,8 @@ LOOK_SIZE = 64
 """Side in pixels of the upright picture of a face that the detector confirms it in."""
 LOOK_SCALE = 1.5
 """Side of that picture in sides of the face's box."""
-THUMBNAIL_SIZE = 32
-
-
-def _upright(size: int) -> NDArray[np.float64]:
-    """Where the five points lie in an upright picture of a face, of that many pixels."""
-    return np.asarray((MEAN_KPS - 0.5) * size / LOOK_SCALE + (size - 1) / 2)
-
-
-LOOK_KPS = _upright(LOOK_SIZE)
-THUMBNAIL_KPS = _upright(THUMBNAIL_SIZE)
-
-CHANGED_LOOK = 0.9
-"""Correlation of a face's thumbnail with the one last confirmed below which the detector is asked again."""
-CHANGED_SIZE = 1.25
-"""Change of a face's size within one frame above which the detector is asked again."""
-CONFIRMED_FRAMES = 30
-"""Frames after which the detector is asked again in any case."""
+LOOK_KPS = (MEAN_KPS - 0.5) * LOOK_SIZE / LOOK_SCALE + (LOOK_SIZE - 1) / 2
+"""Where the five points lie in it."""
 MAX_OFFSET = 0.12
 """Sides of a face that the detector's five points may lie from the landmarks', on average."""
 MOVED = 0.1
@@ -61,7 +45,7 @@ REMEMBERED_FRAMES = 15
 
 @dataclass(slots=True, eq=False)
 class _Track:
-    """A face that is followed: where it was in the last frame, and what the detector last confirmed."""
+    """A face that is followed: where it was in the last frame, and where the detector last saw it."""
 
     id: int
     score: float
@@ -70,11 +54,9 @@ class _Track:
     anchor_bbox: Points  # (4,), the detector's
     anchor_kps: Points  # (5, 2), the landmarks' in the same frame
     filter: OneEuro | None
-    thumbnail: NDArray[np.float32]  # (256,), of mean 0 and norm 1
     side: float  # of the face, in pixels
     anchor_side: float
     face: Face | None = None
-    confirmed: int = 0  # frames ago
     lost: int = 0  # frames ago; 0 while it is followed
 
 
@@ -86,10 +68,10 @@ class Tracker:
     ``redetect_every``-th frame, in each frame while there is none; None: only then. With ``max_faces=1`` it never runs
     while that face is followed. ``smoothing`` steadies the landmarks with a One-Euro filter: True, or its parameters.
 
-    A face is lost where most of it leaves the picture, where the landmark model takes it for none (the Aligner's
-    ``min_presence``), and where the detector does not confirm it. It is asked, on a 64 pixel picture of the face, when
-    the face's look or size has changed, and every 30 frames. A face found again in its place within 15 frames keeps its
-    ``track_id``. That number tells places apart, not people.
+    A face is lost where most of it leaves the picture, and where the landmark model takes it for none (the Aligner's
+    ``min_presence``). Where that model does not say, or ``min_presence`` is 0, the detector does, in each frame on a 64
+    pixel picture of the face. A face found again in its place within 15 frames keeps its ``track_id``. That number
+    tells places apart, not people.
 
     Frames of another size start anew. The results depend on nothing but the frames. For one video and thread at a time.
     """
@@ -176,7 +158,7 @@ class Tracker:
         self._align(picture, moved)
         with profiling.stage(profiling.CONFIRM):
             for track, (kps, bbox, side) in zip(tracks, before, strict=True):
-                if track.lost or not self._is_face(picture, track, track.side / side):
+                if track.lost or not self._is_face(picture, track):
                     track.lost, track.kps, track.bbox, track.side = 1, kps, bbox, side
             self._drop_doubles()
         for track in self._followed():
@@ -198,18 +180,10 @@ class Tracker:
             track.face, track.kps, track.side = face, kps, side
             track.bbox = _moved(track.anchor_bbox, matrix)
 
-    def _is_face(self, picture: ImageArray, track: _Track, growth: float) -> bool:
-        """Whether a track still holds a face. The detector is asked only where something has changed."""
-        track.confirmed += 1
-        if track.face is not None and not self.aligner.is_present(track.face):
-            return False
-        thumbnail = _thumbnail(picture, track.kps)
-        if (
-            track.confirmed < CONFIRMED_FRAMES
-            and float(thumbnail @ track.thumbnail) >= CHANGED_LOOK
-            and 1 / CHANGED_SIZE <= growth <= CHANGED_SIZE
-        ):
-            return True
+    def _is_face(self, picture: ImageArray, track: _Track) -> bool:
+        """Whether a track still holds a face, by the landmark model, or by the detector where that does not say."""
+        if track.face is not None and track.face.presence is not None and self.aligner.min_presence > 0:
+            return self.aligner.is_present(track.face)
         CropTransform.from_kps5(track.kps, LOOK_KPS, LOOK_SIZE).warp(picture, out=self._look)
         with profiling.stage(profiling.DETECTOR):
             _, scores, kps = self._detector.session.run({"image": self._look[None]})
@@ -217,7 +191,7 @@ class Tracker:
         scores = np.where(offsets <= MAX_OFFSET, scores, 0)
         if not len(scores) or scores.max() < self._detector.det_thresh:
             return False
-        track.score, track.thumbnail, track.confirmed = float(scores.max()), thumbnail, 0
+        track.score = float(scores.max())
         return True
 
     def _drop_doubles(self) -> None:
@@ -275,8 +249,7 @@ class Tracker:
             if smoother is not None and track.lost > 1:
                 smoother.reset()
             self._tracks.remove(track)
-        thumbnail = _thumbnail(picture, kps)
-        started = _Track(number, score, face.bbox, kps, face.bbox, kps, smoother, thumbnail, side, side, face)
+        started = _Track(number, score, face.bbox, kps, face.bbox, kps, smoother, side, side, face)
         self._tracks.append(started)
         self._tracks.sort(key=lambda track: track.id)
         self._show(started)
@@ -290,17 +263,6 @@ class Tracker:
             landmarks = track.filter(landmarks, track.side)
             kps = markups.convert(landmarks, face.markup, "kps5").astype(np.float32)
         track.face = replace(face, bbox=track.bbox, score=track.score, kps=kps, landmarks=landmarks, track_id=track.id)
-
-
-def _thumbnail(picture: ImageArray, kps: Points) -> NDArray[np.float32]:
-    """A face, upright, as (256,) grey values with mean 0 and norm 1."""
-    cv2 = load_cv2()
-    half = (THUMBNAIL_SIZE // 2, THUMBNAIL_SIZE // 2)
-    upright = cv2.warpAffine(picture, similarity(kps, THUMBNAIL_KPS), (THUMBNAIL_SIZE, THUMBNAIL_SIZE))
-    small = cv2.resize(cv2.cvtColor(upright, cv2.COLOR_BGR2GRAY), half, interpolation=cv2.INTER_AREA)
-    grey = small.reshape(-1).astype(np.float32)
-    grey -= grey.mean()
-    return np.asarray(grey / max(float(np.linalg.norm(grey)), 1e-6), np.float32)
 
 
 def _side(kps: Points) -> float:

@@ -97,9 +97,10 @@ class LandmarksStub:
 def world(landmark_spec):
     """Builds a Tracker on stubs, and returns it with them."""
 
-    def build(crop=None, presence=False, **options):
+    def build(crop=None, presence=False, min_presence=None, **options):
         detector, landmarks = DetectorStub(), LandmarksStub(landmark_spec(128, crop=crop, has_presence=presence))
-        return Tracker(Aligner(landmarks, detector, det_size=320), **options), detector, landmarks
+        aligner = Aligner(landmarks, detector, det_size=320, min_presence=min_presence)
+        return Tracker(aligner, **options), detector, landmarks
 
     return build
 
@@ -115,7 +116,7 @@ def scene_of(*faces, side=100):
 
 
 def test_the_detector_runs_once_for_a_face_that_moves(world):
-    tracker, detector, landmarks = world(max_faces=1)
+    tracker, detector, landmarks = world(presence=True, max_faces=1)
     for step in range(25):
         x, y = 100 + 6 * step, 200 - 3.5 * step
         (face,) = tracker(scene_of((x, y)))
@@ -129,17 +130,28 @@ def test_the_detector_runs_once_for_a_face_that_moves(world):
     assert face.to_dict()["track_id"] == 1 and "track_id=1" in repr(face)
 
 
-def test_a_face_is_confirmed_once_in_a_while(world):
-    tracker, detector, _ = world(max_faces=1)
-    for _ in range(70):
+@pytest.mark.parametrize("options", [{}, {"presence": True, "min_presence": 0}])
+def test_the_detector_confirms_a_face_where_the_landmark_model_does_not(world, options):
+    tracker, detector, _ = world(max_faces=1, **options)
+    for _ in range(20):
         assert len(tracker(scene_of((200, 200)))) == 1
-    assert (detector.detections, detector.looks) == (1, 2)
+    assert (detector.detections, detector.looks) == (1, 19)
+    assert tracker(BLACK) == [] and detector.looks == 20
+
+
+def test_landmarks_that_are_not_where_the_detector_has_them_are_lost(world, monkeypatch):
+    tracker, detector, landmarks = world(max_faces=1)
+    frame = scene_of((200, 200))
+    tracker(frame)
+    points = landmarks.points
+    monkeypatch.setattr(landmarks, "points", lambda crop: points(crop) + 0.2 * len(crop))
+    assert len(tracker(frame)) == 1 and detector.looks == 1 and detector.detections == 2  # found anew
 
 
 def test_what_the_landmark_model_takes_for_no_face_is_lost_until_it_is_one(world):
     tracker, _, _ = world(presence=True, max_faces=1)
     bright = scene_of((200, 200))
-    dim = (bright * 0.45).astype(np.uint8)  # which the detector, and the look of the face, still take for the same
+    dim = (bright * 0.45).astype(np.uint8)  # which the detector still takes for the same
     assert [[face.track_id for face in tracker(frame)] for frame in (bright, dim, dim, bright)] == [[1], [], [], [1]]
     plain, _, _ = world(max_faces=1)
     assert [len(plain(frame)) for frame in (bright, dim, dim, bright)] == [1, 1, 1, 1]
@@ -161,27 +173,30 @@ def test_a_face_that_moves_far_is_cropped_again(world):
     np.testing.assert_allclose(face.landmarks, points_in(np.array([220, 215, 320, 315])), atol=2)
 
 
-def test_a_cut_to_no_face_is_seen_in_its_first_frame(world):
-    tracker, detector, _ = world(max_faces=1)
+@pytest.mark.parametrize("presence", [False, True])
+def test_a_cut_to_no_face_is_seen_in_its_first_frame(world, presence):
+    tracker, detector, _ = world(presence=presence, max_faces=1)
     tracker(scene_of((200, 200)))
     before = detector.detections
     assert tracker(BLACK) == []  # though the landmark network gives a mean face
-    assert detector.looks == 1 and detector.detections == before + 1
+    assert detector.looks == (not presence) and detector.detections == before + 1
     assert tracker(BLACK) == []
     assert detector.detections == before + 2  # looked for in every frame
 
 
-def test_a_cut_to_another_place_is_another_face(world):
-    tracker, _, _ = world()
+@pytest.mark.parametrize("presence", [False, True])
+def test_a_cut_to_another_place_is_another_face(world, presence):
+    tracker, _, _ = world(presence=presence)
     tracker(scene_of((50, 50)))
     (face,) = tracker(scene_of((450, 300)))
     assert face.track_id == 2
     np.testing.assert_allclose(face.bbox, [450, 300, 550, 400], atol=4)
 
 
+@pytest.mark.parametrize("presence", [False, True])
 @pytest.mark.parametrize(("frames", "number"), [(5, 1), (REMEMBERED_FRAMES + 1, 2)])
-def test_a_face_that_was_hidden_keeps_its_number_for_a_while(world, frames, number):
-    tracker, _, _ = world(smoothing=True)
+def test_a_face_that_was_hidden_keeps_its_number_for_a_while(world, frames, number, presence):
+    tracker, _, _ = world(presence=presence, smoothing=True)
     tracker(scene_of((200, 200)))
     for _ in range(frames):
         assert tracker(BLACK) == []
@@ -225,12 +240,12 @@ def test_the_face_that_is_lost_is_looked_for_beside_the_other(world):
     assert left.track_id == 2 and detector.detections == 2
 
 
-def test_two_tracks_of_one_face_become_one(world):
-    tracker, _, _ = world()
+@pytest.mark.parametrize("presence", [False, True])
+def test_two_tracks_of_one_face_become_one(world, presence):
+    tracker, _, _ = world(presence=presence)
     tracker(scene_of((100, 100), (215, 100)))
     other = tracker._tracks[1]
     other.kps, other.bbox = tracker._tracks[0].kps + 2, tracker._tracks[0].bbox + 2
-    other.thumbnail = tracker._tracks[0].thumbnail
     assert [face.track_id for face in tracker(scene_of((100, 100)))] == [1]
 
 
@@ -312,9 +327,10 @@ def test_smoothed_faces_agree_with_themselves(world):
     np.testing.assert_allclose(face.bbox, raw.bbox)
 
 
-def test_embedded_models_follow_a_real_face():
+@pytest.mark.parametrize("landmarks", ["lotr_m_128", "lotr_m"])  # the latter has no presence
+def test_embedded_models_follow_a_real_face(landmarks):
     picture = cv2.imread(str(PICTURES / "collins.jpg"))
-    aligner = Aligner(max_faces=1)
+    aligner = Aligner(landmarks, max_faces=1)
     tracker = Tracker(aligner)
     eyes = list(markups.get("ibug68").outer_eye_corners)
     for step in range(12):
