@@ -24,7 +24,7 @@ from facelm_export.ops.crops import crops_to_picture
 from facelm_export.ops.nms import outside_better
 from facelm_export.ops.resampling import cut, fit, translations
 from facelm_export.pipeline import FacePipeline, TorchSession, export_pipeline
-from facelm_sdk import Aligner, Detector, Landmarker, Tracker, boxes
+from facelm_sdk import Aligner, Detector, Landmarker, Tracker, boxes, zoo
 from facelm_sdk.cli import app
 from facelm_sdk.contract import DetectorSpec, ModelSpec, PipelineSpec
 from facelm_sdk.errors import ContractError, InputError, ParityError
@@ -65,19 +65,21 @@ def runner(model):
 
 @pytest.fixture(scope="module")
 def composed():
-    return Aligner(MODEL, det_size=SIZE, precision="fp32")
+    return Aligner(MODEL, det_size=SIZE, precision="fp32", realign=False)
 
 
 def check_same(found, faces, limit=LIMIT):
-    """The same faces in the same order."""
+    """The same faces in the same order, but where their scores are next to equal."""
     assert len(found["scores"]) == len(faces)
-    for index, face in enumerate(faces):
+    for place, face in enumerate(faces):
+        index = boxes.most_overlapping(face.bbox, found["boxes"], 0.5)
+        assert index == place or found["scores"][index] == pytest.approx(found["scores"][place], abs=0.01)
         assert found["scores"][index] == pytest.approx(face.score, abs=0.01)
         for name in ("boxes", "kps", "landmarks"):
             expected = getattr(face, {"boxes": "bbox"}.get(name, name))
             assert np.abs(found[name][index] - expected).max() < limit, name
         if face.scores is not None:
-            np.testing.assert_allclose(found["landmark_scores"][index], face.scores, atol=0.01)
+            np.testing.assert_allclose(found["landmark_scores"][index], face.scores, atol=max(0.01, 0.01 * limit))
 
 
 def picture(name):
@@ -115,6 +117,7 @@ def test_no_face_gives_empty_arrays(run):
         "scores": ((0,), np.float32),
         "kps": ((0, 5, 2), np.float32),
         "landmarks": ((0, 68, 2), np.float32),
+        "landmark_scores": ((0, 68), np.float32),
     }
 
 
@@ -136,7 +139,7 @@ def test_real_pictures(run, composed, data_dir):
 def test_contract(whole, composed):
     spec = OrtSession(whole.path).spec
     assert spec == whole.spec
-    assert (spec.task, spec.name, spec.det_size) == ("pipeline", f"retinaface_mnet025+{MODEL}", SIZE)
+    assert (spec.task, spec.name, spec.det_size) == ("pipeline", f"{zoo.DETECTOR}+{MODEL}", SIZE)
     assert spec.det_thresh == composed.detector.det_thresh
     assert (spec.crop, spec.markup) == (composed.landmarker.spec.crop, composed.landmarker.spec.markup)
     assert spec.parity["against"] == "Aligner with PyTorch fp32" and spec.parity["faces"] >= 8
@@ -185,7 +188,7 @@ def test_aligner_runs_the_file(whole, run):
     [
         ({"det_size": 640}, r"one file for det_size 320, not 640: .*pipeline --det-size 640"),
         ({"det_size": (320, 240)}, "not 320x240"),
-        ({"det_thresh": 0.5}, r"drops faces below 0\.88: det_thresh is from there to 1, not 0\.5"),
+        ({"det_thresh": 0.4}, r"drops faces below 0\.75: det_thresh is from there to 1, not 0\.4"),
         ({"flip": True}, "without flip averaging: leave flip out"),
         ({"detector": "retinaface_r50"}, "finds faces itself: leave detector out"),
         ({"precision": "int8"}, "is in fp32, not in int8"),
@@ -242,7 +245,7 @@ def test_half_precision_flip_a_frame_and_triton(tmp_path):
     assert {entry.version for entry in onnx.load(file).opset_import} == {20}
     assert "--det-size 320x240 --fp16 --format triton --flip --opset 20" in done.report["command"]
     image = picture("hopper")
-    (face,) = Aligner(MODEL, det_size=(320, 240), flip=True, precision="fp32")(image)
+    (face,) = Aligner(MODEL, det_size=(320, 240), flip=True, precision="fp32", realign=False)(image)
     np.testing.assert_allclose(opened.run({"image": image})[3][0], face.landmarks, atol=2 * LIMIT)
 
 
@@ -299,7 +302,7 @@ def test_geometry(landmark_spec, scene, recipe, det_size):
     module = FacePipeline(BrightBoxes(), LevelLandmarks(), recipe, det_size)
     one_file = runner(to_onnx(module, spec).SerializeToString())
     detector = Detector(TorchSession(BrightBoxes(), found), det_size=det_size)
-    aligner = Aligner(Landmarker(TorchSession(LevelLandmarks(), part)), detector)
+    aligner = Aligner(Landmarker(TorchSession(LevelLandmarks(), part)), detector, realign=False)
     count = 0
     for shape in SCENES.values():
         image = scene(*shape)
@@ -440,11 +443,27 @@ def test_boxes_inside_better_ones_go_as_in_the_detector():
     assert outside_better(torch.zeros(0, 4), 0.8).shape == (0,)
 
 
+def test_int8_is_aligner_with_the_landmark_model_in_int8(composed, tmp_path):
+    made = export_pipeline(MODEL, precision="int8", det_size=SIZE, latency=False, out=tmp_path)
+    assert made.path.name == f"{MODEL}_int8_pipeline.onnx" and made.spec.precision == "int8"
+    figures = made.spec.parity
+    assert figures["against"] == "Aligner with the landmark model in int8" and figures["mean_px"] < 0.3
+    graph = onnx.load(made.path).graph
+    assert sum(node.op_type == "QuantizeLinear" for node in graph.node) > 20
+    assert [node.name for node in graph.output] == list(made.spec.tensors.outputs)
+    run = runner(made.path.read_bytes())
+    for name in ("collins", "many", "background"):
+        check_same(run(picture(name)), composed(picture(name)), 3.0)
+    found = Aligner(made.path)(picture("collins"))
+    np.testing.assert_allclose(found[0].landmarks, run(picture("collins"))["landmarks"][0], atol=1e-3)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"opset": 17}, "opset of a pipeline is 18 to 22, not 17"),
-        ({"precision": "int8"}, "precision of a pipeline is fp32 or fp16, not 'int8'"),
+        ({"precision": "bf16"}, "precision of a pipeline is one of fp32, fp16, int8, not 'bf16'"),
+        ({"calib": "faces"}, "calibration pictures .* are for precision int8"),
         ({"format": "engine"}, "format of a pipeline is onnx or triton"),
         ({"model": "slpt_hrnet18"}, "no weights of slpt_hrnet18"),
         ({"model": "retinaface_mnet025"}, "is a model for detection; the pipeline needs one for landmarks"),
@@ -465,7 +484,7 @@ def test_refusals(tmp_path, monkeypatch, options, message):
 def test_a_face_only_one_side_finds_is_a_miss(whole):
     blind = OrtSession(whole.path)
     blind.run = lambda feeds: [np.zeros(shape, np.float32) for shape in ((0, 4), (0,), (0, 5, 2), (0, 68, 2))]
-    figures = pipeline.compare(blind, Aligner(MODEL, det_size=SIZE), [picture("collins")])
+    figures = pipeline.compare(blind, Aligner(MODEL, det_size=SIZE, realign=False), [picture("collins")])
     assert figures["unmatched"] == 1
     with pytest.raises(ParityError, match=r"differs too much from Aligner: max_px 0\.0000.*1 faces that only one"):
         pipeline.check(figures, whole.spec)

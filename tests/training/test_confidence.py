@@ -31,7 +31,7 @@ from facelm_training.recipe import Augmentation, ConfidenceCrops, LandmarkRecipe
 from facelm_training.reliability import bins_of, false_faces, observe, report
 
 STAGE = Stage(
-    "confidence", Schedule(steps=30, batch=16, rate=3e-3, warmup=2, ema=0.5, precision="fp32"), "confidence", 64
+    "confidence", Schedule(steps=80, batch=16, rate=3e-3, warmup=2, ema=0.5, precision="fp32"), "confidence", 64
 )
 RECIPE = LandmarkRecipe(
     "lotr_m", (STAGE,), confidence=ConfidenceCrops(24, 24), augmentation=Augmentation(cover=0.5), evaluate_every=30
@@ -83,7 +83,7 @@ def test_all_but_the_heads_stays_bit_for_bit(trained):
     plain, before, extended = trained
     after = extended.state_dict()
     heads = {key for key in after if key.startswith("confidence.")}
-    assert after.keys() - heads == before.keys() and len(heads) == 7
+    assert after.keys() - heads == before.keys() and len(heads) == 13
     for key, value in before.items():
         assert torch.equal(after[key], value) and torch.equal(plain.state_dict()[key], value), key
     crops = torch.randn(3, 3, 64, 64)
@@ -149,7 +149,7 @@ def test_balanced_classes_weigh_the_same():
 def test_calibration_is_folded_into_the_last_layers():
     torch.manual_seed(0)
     heads = with_heads(create("lotr_m", size=64, layers=1), "lotr_m").confidence
-    features = torch.randn(400, 1280), torch.randn(400, 68, 64)
+    features = 4 * torch.randn(400, 68, 64), 4 * torch.randn(400, 1280, 2, 2)
     with torch.no_grad():
         logits, presence = heads(*features)
     right, face = torch.rand(400, 68) < (0.3 * logits + 1).sigmoid(), torch.rand(400) < (presence - 1).sigmoid()
@@ -286,6 +286,6 @@ def test_false_faces_are_those_of_the_test_pictures(landmark_model, detector_mod
         cv2.imwrite(str(folder / names[part]), picture)
     landmarker, detector = Landmarker(landmark_model(has_scores=True, has_presence=True)), Detector(detector_model())
     (presence,) = false_faces(landmarker, detector, folder)
-    assert 0.05 < presence < 200 / 255
+    assert 0 < presence < 200 / 255
     tables = report(landmarker, detector, [], folder).tables()
     assert tables["false faces"]["detector at 0.5"] == {"faces": 1, "dropped": 100.0}

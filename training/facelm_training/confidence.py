@@ -2,8 +2,8 @@
 
 Everything else is frozen, so what the heads are given is computed once for each crop, and so is what they learn:
 whether the network's own point lies within 5% of the eye distance of its label, and whether there is a face at all.
-Both are then calibrated on held-out faces and pictures by a line through the logits (Platt 1999, "Probabilistic Outputs
-for Support Vector Machines"), which becomes part of the last layers.
+Both are then calibrated on held-out faces and pictures, and as many training faces, by a line through the logits (Platt
+1999, "Probabilistic Outputs for Support Vector Machines"), which becomes part of the last layers.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -35,7 +36,7 @@ from .augment import cover_part, degrade, photometric
 from .data import LandmarkFaces, shuffled
 from .landmarks import LandmarkTask, inside, to_input
 from .loop import train
-from .negatives import LOW, Negatives, misplaced, read_negatives, read_scenes
+from .negatives import LOW, Negatives, Part, misplaced, read_negatives, read_scenes
 from .objectives import SHORTEST
 from .progress import StageProgress
 from .recipe import LandmarkRecipe, Stage, described
@@ -48,8 +49,9 @@ KINDS = {"false face": 0.55, "misplaced": 0.25, "anything": 0.2}
 """What the crops without a face are, and how many of them."""
 RUN = 32
 """Crops that the frozen network sees at a time."""
-HELD_OUT_VIEWS = 4
-"""Of each held-out face: half of them covered."""
+PARTS: tuple[Part, ...] = ("train", "calibration")
+ROUNDS = 4
+"""Of as many faces as are held out: see HeldOut."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,8 @@ def with_confidence(card: Mapping[str, Any], start: str) -> dict[str, Any]:
     path = Path(start) if Path(start).suffix else default_weights(start)
     before = {} if path is None else read_card(path)
     kept = {key: value for key, value in before.items() if key != "accuracy"}
-    return {**card, **kept, "recipe": " ".join(text for text in (before.get("recipe"), card["recipe"]) if text)}
+    told = before.get("recipe", "")
+    return {**card, **kept, "recipe": told if card["recipe"] in told else f"{told} {card['recipe']}".strip()}
 
 
 class ConfidenceTask:
@@ -180,28 +183,35 @@ class Crops:
 
 
 class HeldOut:
-    """The crops that calibrate: held-out faces cut as the runtime cuts them, half of them half covered; false faces."""
+    """The crops that calibrate: faces cut as the runtime cuts them, every other one half covered, and false faces.
 
-    def __init__(self, recipe: LandmarkRecipe, task: LandmarkTask, faces: LandmarkFaces, negatives: Negatives) -> None:
-        self.seed, self.task, self.faces, self.negatives = recipe.seed, task, faces, negatives
+    Half of the faces are held out and half training faces, drawn as they are in training: the held-out ones may be of
+    pictures that are harder than most, and a network of this size errs as much on the faces that it has seen.
+    """
+
+    def __init__(self, recipe: LandmarkRecipe, held_out: LandmarkTask, trained: LandmarkTask, none: Negatives) -> None:
+        self.seed, self.held_out, self.trained, self.negatives = recipe.seed, held_out, trained, none
         self.noise = recipe.augmentation.cut_noise
 
     def face(self, number: int) -> Shown:
-        """A held-out face, every other one covered."""
+        """A face: two rounds of the held-out ones, plain and covered, then as many that were trained on."""
         rng = np.random.default_rng([self.seed, 3, number])
-        index = number % len(self.faces)
-        transform = CropTransform(self.task.cut(index, rng), self.task.stage.size)
-        image = self.faces.images[index]
-        crop, points = transform.warp(image), transform.apply(self.faces.points[index]).astype(np.float32)
-        known = self.faces.known[index] & inside(self.faces.points[index], image)
-        if number // len(self.faces) % 2:
+        count = len(self.held_out.faces)
+        task, index = self.held_out, number % count
+        if number // count % 4 > 1:
+            task = self.trained
+            index = int(rng.choice(len(task.faces), p=task.faces.weights / task.faces.weights.sum()))
+        transform, image = CropTransform(task.cut(index, rng), task.stage.size), task.faces.images[index]
+        crop, points = transform.warp(image), transform.apply(task.faces.points[index]).astype(np.float32)
+        known = task.faces.known[index] & inside(task.faces.points[index], image)
+        if number // count % 2:
             crop, _ = cover_part(crop, points, rng)
         return Shown(crop, points, known)
 
     def no_face(self, number: int) -> Shown:
         """A false face."""
         rng = np.random.default_rng([self.seed, 4, number])
-        return Shown(self.negatives.false_face(number % len(self.negatives.false), self.task.crop, rng, self.noise))
+        return Shown(self.negatives.false_face(number % len(self.negatives.false), self.held_out.crop, rng, self.noise))
 
 
 def train_confidence(
@@ -224,19 +234,24 @@ def train_confidence(
     if config.size != stage.size:
         raise InputError(f"stage {stage.name} is for crops of {stage.size} pixels, but the network takes {config.size}")
     detector = Detector(det_thresh=LOW, threads=1)
-    folder = data / wanted.negatives
     scenes = read_scenes(data / "frames.zip")
-    negatives = Negatives.of(list(read_negatives(folder, "train").values()), detector, scenes)
-    spared = Negatives.of(list(read_negatives(folder, "calibration").values()), detector)
+    without = {
+        part: [picture for name in wanted.negatives for picture in read_negatives(data / name, part).values()]
+        for part in PARTS
+    }
+    negatives = Negatives.of(without["train"], detector, scenes)
+    spared = Negatives.of(without["calibration"], detector)
     log.info("%s: %d false faces to train on, %d to calibrate on", stage.name, len(negatives.false), len(spared.false))
     if not spared.false:
-        raise InputError(f"the detector finds no false face in the pictures for calibration in {folder}")
+        folders = ", ".join(str(data / name) for name in wanted.negatives)
+        raise InputError(f"the detector finds no false face in the pictures for calibration in {folders}")
     frozen = without_batch_norm(extended, stage.size).to(device)  # a copy that computes the same faster
-    crops = Crops(recipe, stage, LandmarkTask(frozen, recipe, stage, faces, val), negatives)
-    held = HeldOut(recipe, LandmarkTask(frozen, recipe, stage, val, val), val, spared)
+    task_of = partial(LandmarkTask, frozen, recipe, stage)
+    crops = Crops(recipe, stage, task_of(faces, val), negatives)
+    held = HeldOut(recipe, task_of(val, val), task_of(faces, val), spared)
     see = _Eye(frozen, recipe, stage)
     seen = see("training crops", _crops(crops.face, wanted.faces, crops.no_face, wanted.others))
-    count = HELD_OUT_VIEWS * len(val)
+    count = ROUNDS * len(val)
     held_out = see("held-out crops", _crops(held.face, count, held.no_face, min(2 * len(spared.false), count)))
     heads = extended.get_submodule("confidence")
     task = ConfidenceTask(heads, stage, recipe.seed, seen, held_out)
