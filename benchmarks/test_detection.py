@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import pytest
 
-from facelm_sdk import Detector
+from facelm_sdk import Detector, zoo
 
 from .measure.interleaved import Variant
 from .measure.models import billions, chosen
@@ -38,7 +38,7 @@ def test_det_size(interleaved, models, pictures, faces, det_size):
     """What "auto" costs against one pass of a size, all of picture to faces."""
 
     def make(det_size):
-        detector = Detector(models.session("retinaface_mnet025", "onnxruntime"), det_size=det_size)
+        detector = Detector(models.session(zoo.DETECTOR, "onnxruntime"), det_size=det_size)
         return Variant(lambda: detector(pictures[faces]), info={"found": len(detector(pictures[faces]))})
 
     interleaved(("det_size",), make)
@@ -47,7 +47,7 @@ def test_det_size(interleaved, models, pictures, faces, det_size):
 @pytest.mark.parametrize("threads", [1, 2], ids="threads{}".format)
 def test_detection_threads(interleaved, models, picture, threads):
     def make(threads):
-        session = models.session("retinaface_mnet025", "onnxruntime", threads=threads)
+        session = models.session(zoo.DETECTOR, "onnxruntime", threads=threads)
         return Variant(lambda: session.run({"image": picture[None]}))
 
     interleaved(("threads",), make)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import repeat
 from typing import Any, Literal, overload
 
@@ -39,6 +39,11 @@ SURROUNDINGS = 2.0
 MATCHING_IOU = 0.3
 MIN_PRESENCE = 0.5
 """Probability, by the landmark model, that a detection is a face, below which it is dropped."""
+REALIGN = 0.16
+"""Mean distance of the detector's five points from those of the landmarks, as part of the latter's eye distance, from
+which a face is aligned again: one in ten upright faces, and four in five of those turned by a right angle or more."""
+REALIGN_FINER = 1.5
+"""Times that an aligned face's second crop may be finer than the picture was decoded for the first."""
 FARTHEST = 2**20
 """Pixels; the largest side of a picture that OpenCV reads, and how far out boxes and points that are given may lie."""
 
@@ -63,11 +68,12 @@ class Aligner:
     None where boxes or points are always given; files of insightface's pack will do too, see
     :mod:`facelm_sdk.runtimes.foreign`. ``max_faces`` keeps the detections with the best scores.
     ``min_presence`` drops detections that the landmark model, where it gives ``Face.presence``, takes for no face
-    (default: below 0.5; 0 keeps all); faces whose boxes or points are given are never dropped. The other
+    (default: below 0.5; 0 keeps all); faces whose boxes or points are given are never dropped. ``realign``: where the
+    landmarks show that the detector's five points were off, the face is aligned by theirs and run again. The other
     options apply to the models opened here: ``flip`` as in Landmarker, ``det_size`` and ``det_thresh`` as in Detector,
-    ``device``, ``providers``, ``strict``, ``threads`` and ``session_options`` as in RuntimeOptions. ``variant="auto"``
-    takes the embedded landmark model in int8 on a CPU that is fast at it, ``"fp32"`` never, ``"int8"`` always;
-    ``precision`` is its old name.
+    ``device``, ``providers``, ``strict``, ``threads``, ``session_options`` and ``licence_notice`` as in RuntimeOptions.
+    ``variant="auto"`` takes the embedded landmark model in int8 on a CPU that is fast at it, ``"fp32"`` never,
+    ``"int8"`` always; ``precision`` is its old name.
 
     ``engine`` runs the landmark model, a name or an .onnx, as the TensorRT engine of that path: where it is missing, or
     of another TensorRT, GPU or ONNX file, it is built once, with a line in the log and a progress bar (see
@@ -83,6 +89,8 @@ class Aligner:
     :class:`facelm_sdk.pipeline.Pipeline`, ``detector`` is None, and detection is never skipped. Else it is None.
 
     ``max_pixels`` is that of :func:`facelm_sdk.read_image`: picture files of more are refused.
+
+    Aligners, Detectors and Landmarkers can be pickled, for workers that are processes: models are opened anew there.
 
     ``profile=True`` measures where the time of each call goes: ``print(aligner.profile)``. Else ``profile`` is None.
     """
@@ -103,25 +111,34 @@ class Aligner:
         session_options: Any = None,
         max_faces: int | None = None,
         min_presence: float | None = None,
+        realign: bool = True,
         engine: str | os.PathLike[str] | None = None,
         profile: bool = False,
         max_pixels: int | None = None,
+        licence_notice: bool = True,
         precision: Variant | None = None,
     ) -> None:
         if max_faces is not None and not is_whole(max_faces, 1):
             raise InputError(f"max_faces is a whole number of at least 1, or None, not {max_faces!r}")
-        if not isinstance(profile, bool):
-            raise InputError(f"profile is True or False, not {profile!r}")
+        for name, value in (("profile", profile), ("realign", realign)):
+            if not isinstance(value, bool):
+                raise InputError(f"{name} is True or False, not {value!r}")
         if min_presence is not None and not is_number(min_presence, 0, 1):
             raise InputError(f"min_presence is a probability from 0 to 1, or None, not {min_presence!r}")
         options = RuntimeOptions(
-            device=device, providers=providers, strict=strict, threads=threads, session_options=session_options
+            device=device,
+            providers=providers,
+            strict=strict,
+            threads=threads,
+            session_options=session_options,
+            licence_notice=licence_notice,
         )
         variant = renamed(variant, precision)
         self.max_faces = max_faces
         checked_max_pixels(max_pixels)
         self.max_pixels = max_pixels
         self.min_presence = MIN_PRESENCE if min_presence is None else float(min_presence)
+        self.realign = realign
         self.profile = profiling.Profile() if profile else None
         self.pipeline: Pipeline | None = None
         self.detector: Detector | None = None
@@ -241,7 +258,7 @@ class Aligner:
         wanted = len(candidates) if self.max_faces is None else self.max_faces
         while candidates and len(faces) < wanted:  # the next best take the places of those that are no faces
             count = wanted - len(faces)
-            found = self._landmarks(picture, candidates[:count])
+            found = self._landmarks_of_detections(picture, candidates[:count])
             faces += [face for face in found if self.is_present(face)]
             candidates = candidates[count:]
         return faces
@@ -250,11 +267,24 @@ class Aligner:
         """Whether the landmark model takes a face for one; True where it does not say."""
         return face.presence is None or face.presence >= self.min_presence
 
-    def _landmarks(self, picture: Picture, candidates: Sequence[_Candidate]) -> list[Face]:
-        """The faces of the candidates, all of them."""
+    def _landmarks_of_detections(self, picture: Picture, candidates: Sequence[_Candidate]) -> list[Face]:
+        """The faces of the candidates, those aligned anew whose five points were off."""
+        faces = self._landmarks(picture, candidates)
+        if not self.realign or self.landmarker.recipe.kind != "kps5":
+            return faces
+        five = [markups.convert(face.landmarks, face.markup, "kps5").astype(np.float32) for face in faces]
+        off = [index for index, face in enumerate(faces) if _is_off(face.kps, five[index])]
+        moved = [replace(candidates[index], kps=five[index]) for index in off]
+        again = self._landmarks(picture, moved, finer=REALIGN_FINER) if moved else []
+        for index, face in zip(off, again, strict=True):
+            faces[index] = face
+        return faces
+
+    def _landmarks(self, picture: Picture, candidates: Sequence[_Candidate], *, finer: float = 1.0) -> list[Face]:
+        """The faces of the candidates, all of them; crops may magnify what was decoded by ``finer``."""
         transforms = [self._transform(candidate, index) for index, candidate in enumerate(candidates)]
         # The picture is as fine as the crops: no crop magnifies it, unless it magnifies the full one.
-        coarsest = 1 / max((transform.scale for transform in transforms), default=1.0)
+        coarsest = finer / max((transform.scale for transform in transforms), default=1.0)
         size = self.landmarker.size
         crops = np.empty((len(candidates), size, size, 3), np.uint8)
         for crop, transform in zip(crops, transforms, strict=True):
@@ -382,6 +412,12 @@ def _engine_session(
     if not isinstance(landmarks, (str, os.PathLike)):
         raise InputError(f"engine goes with landmarks as a name or a path to an .onnx, not {type(landmarks).__name__}")
     return open_engine(landmarks, engine, device=device)
+
+
+def _is_off(kps: NDArray[np.float32], five: NDArray[np.float32]) -> bool:
+    """Whether the detector's five points (5, 2) are far from those of the landmarks."""
+    eyes = float(np.linalg.norm(five[1] - five[0]))
+    return float(np.linalg.norm(kps - five, axis=1).mean()) > REALIGN * eyes
 
 
 def _check_alone(whole: Session, detector: object, min_presence: float | None) -> None:

@@ -12,32 +12,32 @@ from . import markup as markups
 FloatArray = NDArray[np.floating[Any]]
 
 OUTLINE_WEIGHTS = {
-    17: (1.138, 0.195, -0.311, 0.529, -0.551),
-    19: (0.984, 0.339, -0.014, 0.165, -0.474),
-    24: (0.339, 0.984, -0.014, -0.474, 0.165),
-    26: (0.195, 1.138, -0.311, -0.551, 0.529),
-    36: (0.925, 0.125, -0.164, 0.426, -0.312),
-    45: (0.125, 0.925, -0.164, -0.312, 0.426),
-    8: (-0.391, -0.391, 0.160, 0.811, 0.811),
-    0: (1.648, -0.103, -1.286, 0.733, 0.008),
-    2: (1.230, -0.314, -1.118, 1.039, 0.163),
-    4: (0.673, -0.411, -0.826, 1.279, 0.285),
-    6: (0.091, -0.506, -0.237, 1.125, 0.527),
-    10: (-0.506, 0.091, -0.237, 0.527, 1.125),
-    12: (-0.411, 0.673, -0.826, 0.285, 1.279),
-    14: (-0.314, 1.230, -1.118, 0.163, 1.039),
-    16: (-0.103, 1.648, -1.286, 0.008, 0.733),
+    17: (1.172, 0.122, -0.236, 0.427, -0.485),
+    19: (1.003, 0.273, 0.091, 0.073, -0.440),
+    24: (0.273, 1.003, 0.091, -0.440, 0.073),
+    26: (0.122, 1.172, -0.236, -0.485, 0.427),
+    36: (0.921, 0.089, -0.095, 0.377, -0.292),
+    45: (0.089, 0.921, -0.095, -0.292, 0.377),
+    8: (-0.410, -0.410, 0.152, 0.834, 0.834),
+    0: (1.480, 0.041, -1.279, 0.904, -0.146),
+    2: (0.993, -0.099, -1.138, 1.305, -0.061),
+    4: (0.478, -0.239, -0.862, 1.504, 0.119),
+    6: (-0.023, -0.424, -0.260, 1.256, 0.451),
+    10: (-0.424, -0.023, -0.260, 0.451, 1.256),
+    12: (-0.239, 0.478, -0.862, 0.119, 1.504),
+    14: (-0.099, 0.993, -1.138, -0.061, 1.305),
+    16: (0.041, 1.480, -1.279, -0.146, 0.904),
 }
 """Points of a face's outline, by their number among the 68: the weight of each of the five points in them.
 
-From 5,318 training faces of 300-W and landmarks68 by ``python -m facelm_training.landmarks_box``. A row adds up to one,
+From 5,316 training faces of 300-W and landmarks68 by ``python -m facelm_training.landmarks_box``. A row adds up to one,
 so the points follow any shift, roll and scale, and, as a solid head's do, yaw and pitch.
 """
 
 NO_JAW = 7
 """How many of them a markup has that marks no jaw but the chin."""
 
-DETECTED_KPS = ((0.2845, 0.3979), (0.7155, 0.3979), (0.5, 0.59), (0.3197, 0.7595), (0.6803, 0.7595))
+DETECTED_KPS = ((0.2819, 0.3873), (0.7181, 0.3873), (0.5, 0.5888), (0.3138, 0.7602), (0.6862, 0.7602))
 """Where the five points lie in the detector's box on average, fractions of its width and height; of the same faces."""
 
 
@@ -61,9 +61,9 @@ def mean_kps(boxes: FloatArray) -> FloatArray:
 def landmarks_box(kps: FloatArray, markup: str = "ibug68") -> FloatArray:
     """The upright boxes (..., 4) xyxy that the landmarks of ``markup`` fill, from five points (..., 5, 2).
 
-    Against the annotated points' box of landmarks68/val, with the embedded detector's five points: 0.3% larger in the
-    mean (spread 5.9%), and 0.5% to the left and 0.6% higher (spread 2.6 and 2.8%) of its longer side; the detector's
-    own box is 31% larger and 19% higher. Raises MarkupError.
+    Against the annotated points' box of landmarks68/val, with the embedded detector's five points: 1.5% larger in the
+    mean (spread 7.1%), and 0.8% to the left and 2.0% higher (spread 3.1 and 3.4%) of its longer side; the detector's
+    own box is 25% larger and 19% higher. Raises MarkupError.
     """
     outline = outline_weights(markup) @ kps
     return np.concatenate([outline.min(axis=-2), outline.max(axis=-2)], axis=-1)

@@ -25,14 +25,6 @@ from .types import ImageArray
 DetSize = int | tuple[int, int] | Literal["auto"]
 """How large the detector sees a picture: its long side, a (width, height) it is fitted into, or "auto"."""
 
-QUICK_PASS_LONG_SIDE = 192
-"""Pixels of the long side in the first pass, enough for a picture of large faces: a third of the next one's work."""
-QUICK_PASS_FACE = 32.0
-"""Detector pixels of a face's long side from which the quick pass may end the search: beside a smaller face may stand
-others that it cannot see."""
-LOW_SCORE = 0.3
-"""Score from which something in the quick pass might be a face, so that another pass follows. With it, the val frames'
-recall is 95.85 instead of 95.95%, their false boxes are 8 instead of 19, and 72% of them need no other pass."""
 BASE_LONG_SIDE = 320
 BASE_SHORT_SIDE = 160
 MAX_UPSCALE = 2.0
@@ -43,17 +35,10 @@ MAX_SIDE = 4096
 
 ZOOM = 2.0
 ZOOMS = 2
-SMALL_FACE = 30.0
-"""Detector pixels of a face's long side: a face below this means that a finer scale may find smaller ones."""
-MEDIUM_FACE = 64.0
-"""Detector pixels of a face's long side: beside a face below this, what scores LOW_SCORE_SMALL and is below this, too,
-asks for a finer scale."""
-LOW_SCORE_SMALL = 0.2
-"""Score from which something as small as MEDIUM_FACE might be a face: small ones score lower until they are seen at a
-finer scale."""
-LARGE_FACE = 192.0
-"""Detector pixels of a face's long side: a larger one that only a finer scale finds is no face, or the coarser scale
-would have found it."""
+SMALL_FACE = 32.0
+"""Detector pixels of the longer side below which a face, certain or not, asks for a closer pass."""
+LOW_SCORE = 0.2
+"""Score from which something might be a face for that."""
 
 CONTEXT = 0.5
 FILLS_FRAME = 0.5
@@ -94,12 +79,12 @@ class Detections:
 class Detector:
     """Finds faces. ``model`` is an embedded model's name, a path to an .onnx, or a Session.
 
-    ``det_size="auto"`` begins with a quick pass of the whole picture at 192 pixels, which is enough for one large face
-    and nothing else that might be one. Any other picture has passes at about 320 pixels, at 640 and at 1280 while small
-    faces may be left, and one inside a border where a face fills the frame. An int is the long side, a (width, height)
-    the frame the picture is fitted into, both in one pass. ``det_thresh`` is the score threshold (default: the model's
-    own). ``variant`` chooses among an embedded model's files: see open_file; ``device``, ``providers``, ``strict``,
-    ``threads``, ``session_options``: see RuntimeOptions. ``precision`` is ``variant``'s old name.
+    ``det_size="auto"`` looks at the picture at a long side of 320 pixels, enough for faces of a twentieth of it. Where
+    it sees something small that is or might be a face it looks closer, at 640 and then 1280 pixels, and where a face
+    may fill the frame once more with a border around the picture. An int is the long side, a (width, height) the frame
+    the picture is fitted into, both in one pass. ``det_thresh`` is the score threshold (default: the model's own).
+    ``variant`` chooses among an embedded model's files: see open_file; ``device``, ``providers``, ``strict``,
+    ``threads``, ``session_options``, ``licence_notice``: see RuntimeOptions. ``precision`` is ``variant``'s old name.
     """
 
     def __init__(
@@ -114,13 +99,19 @@ class Detector:
         strict: bool = False,
         threads: int | None = None,
         session_options: Any = None,
+        licence_notice: bool = True,
         precision: Variant | None = None,
     ) -> None:
         self.det_size = _checked_size(det_size)
         if det_thresh is not None and not is_number(det_thresh, 0, 1):
             raise InputError(f"det_thresh is a score from 0 to 1, not {det_thresh!r}")
         options = RuntimeOptions(
-            device=device, providers=providers, strict=strict, threads=threads, session_options=session_options
+            device=device,
+            providers=providers,
+            strict=strict,
+            threads=threads,
+            session_options=session_options,
+            licence_notice=licence_notice,
         )
         self.session, self._spec = open_session(model, DetectorSpec, options, variant=renamed(variant, precision))
         self.det_thresh = self.spec.det_thresh if det_thresh is None else float(det_thresh)
@@ -155,50 +146,20 @@ class Detector:
     def _auto(self, picture: ImageArray) -> Detections:
         height, width = picture.shape[:2]
         scale = base = _base_scale(width, height)
-        if (quick := self._quick_pass(picture, base)) is not None:
-            return quick
-        least = min(LOW_SCORE_SMALL, self.det_thresh)
-        seen = self._detect_at_scale(picture, base, least=least)
-        found = [self._confident(seen)]
+        least = min(LOW_SCORE, self.det_thresh)
+        passes = [self._detect_at_scale(picture, base, least=least)]
         for _ in range(ZOOMS):
             closer = min(ZOOM * scale, 1.0, _max_scale(width, height))
-            if closer <= scale or (any(map(len, found)) and not self._needs_finer_scale(seen, scale)):
+            if closer <= scale or not (_sides(passes[-1]) * scale < SMALL_FACE).any():
                 break
             scale = closer
-            seen = self._detect_at_scale(picture, scale, least=least)
-            confident = self._confident(seen)
-            found.append(
-                confident.select(_sides(confident) * scale <= LARGE_FACE) if any(map(len, found)) else confident
-            )
-        if not sum(map(len, found)) or _fills_frame(found[0], width, height):
+            passes.append(self._detect_at_scale(picture, scale, least=least))
+        if _fills_frame(passes[0], width, height):
             border = ((1 - CONTEXT) / 2 * base * np.array([width, height])).astype(int)
             frame = (round(width * base), round(height * base))
-            found.append(
-                self._detect_at_scale(picture, CONTEXT * base, frame=frame, offset=(int(border[0]), int(border[1])))
-            )
-        return _merged(*found)
-
-    def _quick_pass(self, picture: ImageArray, base: float) -> Detections | None:
-        """The face of a picture of one large face and nothing else that might be one; None for any other picture."""
-        height, width = picture.shape[:2]
-        scale = base * QUICK_PASS_LONG_SIDE / BASE_LONG_SIDE
-        if min(width, height) * scale < MIN_SIDE:
-            return None
-        found = self._detect_at_scale(picture, scale, least=LOW_SCORE, quick=True)
-        if len(found) != 1 or found.scores[0] < self.det_thresh or _fills_frame(found, width, height):
-            return None
-        return found if _sides(found)[0] * scale >= QUICK_PASS_FACE else None
-
-    def _confident(self, seen: Detections) -> Detections:
-        return seen.select(seen.scores >= self.det_thresh)
-
-    def _needs_finer_scale(self, seen: Detections, scale: float) -> bool:
-        """Return whether a pass at a larger scale may find smaller faces than this one did."""
-        sides, confident = _sides(seen) * scale, seen.scores >= self.det_thresh
-        medium = sides < MEDIUM_FACE
-        return bool(
-            (sides[confident] < SMALL_FACE).any() or ((medium & confident).any() and (medium & ~confident).any())
-        )
+            offset = (int(border[0]), int(border[1]))
+            passes.append(self._detect_at_scale(picture, CONTEXT * base, frame=frame, offset=offset))
+        return _merged(*(one.select(one.scores >= self.det_thresh) for one in passes))
 
     def _detect_at_scale(
         self,
@@ -206,18 +167,17 @@ class Detector:
         scale: float,
         *,
         least: float | None = None,
-        quick: bool = False,
         frame: tuple[int, int] | None = None,
         offset: tuple[int, int] = (0, 0),
     ) -> Detections:
         """One pass: the picture times ``scale``, at ``offset`` (x, y) in a black (width, height) ``frame``.
 
-        What scores below ``least`` (default: ``det_thresh``) is left out; ``quick``: see _resized.
+        What scores below ``least`` (default: ``det_thresh``) is left out.
         """
         cv2 = load_cv2()
         height, width = picture.shape[:2]
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        resized, seen = _resized(picture, size, quick=quick)
+        resized, seen = _resized(picture, size)
         left, top = offset
         right = max((frame or size)[0], MIN_SIDE) - left - size[0]
         bottom = max((frame or size)[1], MIN_SIDE) - top - size[1]
@@ -235,12 +195,11 @@ class Detector:
         return Detections(boxes.reshape(-1, 4), found.scores, kps)
 
 
-def _resized(picture: ImageArray, size: tuple[int, int], *, quick: bool = False) -> tuple[ImageArray, tuple[int, int]]:
+def _resized(picture: ImageArray, size: tuple[int, int]) -> tuple[ImageArray, tuple[int, int]]:
     """The picture in a (width, height), and how much of the picture's own (width, height) that shows.
 
     Shrunk by areas, halved as often as it can be first: OpenCV halves many times faster than it averages otherwise. A
-    picture FAR times as large is thinned before, to the means of the inner 2 by 2 of 4 by 4 pixels. ``quick`` leaves
-    the rest, less than a half, to bilinear sampling.
+    picture FAR times as large is thinned before, to the means of the inner 2 by 2 of 4 by 4 pixels.
     """
     cv2 = load_cv2()
     (height, width), whole = picture.shape[:2], 1
@@ -250,7 +209,7 @@ def _resized(picture: ImageArray, size: tuple[int, int], *, quick: bool = False)
             even = picture[: step * height, : step * width]
             picture = np.asarray(cv2.resize(even, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
     if (width, height) != size:
-        shrinks = (width > size[0] or height > size[1]) and not quick
+        shrinks = width > size[0] or height > size[1]
         method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
         picture = np.asarray(cv2.resize(picture, size, interpolation=method), np.uint8)
     return picture, (whole * width, whole * height)

@@ -121,7 +121,7 @@ class CropRecipe:
 
         As :meth:`transform`, but for ``box="landmarks"``, whose box is made of ``kps`` (5, 2). Where only a detector's
         ``box`` (4,) is known, the five points are taken at their mean place in it: the landmarks' box of 68 points is
-        then 1.02 times as wide and 0.73 times as high, with its centre 0.15 of the height lower.
+        then 1.02 times as wide and 0.77 times as high, with its centre 0.15 of the height lower.
         """
         if self.kind == "box" and self.box == "landmarks":
             if kps is not None:

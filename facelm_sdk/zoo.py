@@ -14,10 +14,11 @@ from .files import expand_user, is_file
 
 LANDMARKS = "lotr_m_128"
 """The embedded landmark model that is taken where none is named."""
-DETECTOR = "retinaface_mnet025"
+DETECTOR = "retinaface_lite"
 """The embedded detector that is taken where none is named."""
 
-_WEIGHTS = Path(__file__).parent / "weights"
+WEIGHTS = Path(__file__).parent / "weights"
+"""Where the embedded models lie, beside their manifest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ class ModelFile:
 
 def list_models() -> list[ModelEntry]:
     """The models inside the package. Raises ModelFileError where their manifest is damaged."""
-    manifest = _WEIGHTS / "manifest.json"
+    manifest = WEIGHTS / "manifest.json"
     if not manifest.is_file():
         return []
     try:
@@ -87,7 +88,7 @@ def resolve(
     if variant not in named:
         raise UnknownModelError(f"{text} is embedded in {', '.join(named)}, not in {variant}")
     entry = named[variant]
-    path = _WEIGHTS / entry.file
+    path = WEIGHTS / entry.file
     if not path.is_file():
         raise ModelFileError(
             f"the file {entry.file} of model {text!r} is missing from the package; reinstall facelm-sdk"

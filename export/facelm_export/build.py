@@ -32,7 +32,8 @@ from .wrappers import IOU_THRESHOLD, SCORE_FLOOR, Decode, FusedDetector, FusedLa
 
 SLPT_MEAN_FACE, SLPT_PIXELS = "init_face", 256
 """The array of the mean face in SLPT's code, and the crop it is in pixels of."""
-DET_THRESH = 0.88  # true faces score above 0.95 with few exceptions; letters and logos lie between
+DET_THRESH = 0.88
+"""Of weights whose card has none: true faces score above 0.95 with few exceptions; letters and logos lie between."""
 
 
 @dataclass(frozen=True)
@@ -295,7 +296,7 @@ def _spec(
         "created_by": f"facelm-sdk {facelm_sdk.__version__}",
     }
     if described.task == "detection":
-        return DetectorSpec(det_thresh=DET_THRESH, **common)
+        return DetectorSpec(det_thresh=card.get("det_thresh", DET_THRESH), **common)
     return LandmarkSpec(
         markup=markup,
         num_landmarks=markups.get(markup).num_points,

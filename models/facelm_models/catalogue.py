@@ -15,7 +15,7 @@ ARCHITECTURES: Mapping[str, tuple[str, ...]] = {
     "hrnet": ("hrnet18",),
     "lotr": ("lotr_hr_plus", "lotr_m", "lotr_m_128", "lotr_m_plus", "lotr_r_plus"),
     "mtld": ("mtld_r101", "mtld_r18", "mtld_r50"),
-    "retinaface": ("retinaface_mnet025", "retinaface_r50"),
+    "retinaface": ("retinaface_lite", "retinaface_mnet025", "retinaface_r50"),
     "slpt": ("slpt_hrnet18", "slpt_hrnet18_12l", "slpt_resnet34"),
 }
 """The files of this package that register networks, and the names of their variants."""

@@ -14,15 +14,18 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .backbones.mobilenet import MobileNetV1x025
+from .backbones.mobilenet import MobileNetV1, MobileNetV1x025, activation, conv_dw
 from .backbones.resnet import ResNet
 from .registry import ModelInfo, register
 
 STRIDES = (8, 16, 32)
 VARIANCES = (0.1, 0.2)
+CONTEXT_KERNELS = (3, 5, 5)
+"""Of separable contexts; at stride 8 a larger one costs more than all of stride 32."""
 
 
-Backbone = Literal["mobilenet025", "resnet50"]
+Backbone = Literal["mobilenet025", "resnet50", "lite"]
+Context = Literal["ssh", "separable"]
 
 
 @dataclass(frozen=True)
@@ -30,22 +33,26 @@ class RetinaFaceConfig:
     """Options of the RetinaFace variants.
 
     ``channels``: of the feature pyramid. ``leaky``: slope below 0 of all activations but a ResNet's. ``min_sizes``:
-    sides in pixels of the square priors of each stride.
+    sides in pixels of the square priors of each stride. ``context``: what a map of the pyramid goes through before the
+    heads, the paper's SSH after a 3x3 convolution of each sum, or one separable convolution and nothing after the sums.
     """
 
     backbone: Backbone = "mobilenet025"
     channels: int = 64
     leaky: float = 0.1
     min_sizes: tuple[tuple[int, ...], ...] = ((16, 32), (64, 128), (256, 512))
+    context: Context = "ssh"
 
 
-def build_backbone(config: RetinaFaceConfig) -> MobileNetV1x025 | ResNet:
+def build_backbone(config: RetinaFaceConfig) -> MobileNetV1x025 | MobileNetV1 | ResNet:
     """The convolutional network of a config; its last three maps have the strides of STRIDES."""
+    if config.backbone == "lite":
+        return MobileNetV1((16, 32, 64, 128, 192), (1, 1, 5, 3), config.leaky)
     if config.backbone == "mobilenet025":
         return MobileNetV1x025(config.leaky)
     if config.backbone == "resnet50":
         return ResNet(50)
-    raise ValueError(f"RetinaFace has no backbone {config.backbone!r}; backbones: mobilenet025, resnet50")
+    raise ValueError(f"RetinaFace has no backbone {config.backbone!r}; backbones: mobilenet025, resnet50, lite")
 
 
 def conv_bn(inputs: int, outputs: int, kernel: int = 3, leaky: float | None = None) -> nn.Sequential:
@@ -54,17 +61,17 @@ def conv_bn(inputs: int, outputs: int, kernel: int = 3, leaky: float | None = No
         nn.BatchNorm2d(outputs),
     ]
     if leaky is not None:
-        layers.append(nn.LeakyReLU(leaky, inplace=True))
+        layers.append(activation(leaky))
     return nn.Sequential(*layers)
 
 
 class FPN(nn.Module):
-    """Top-down feature pyramid over three maps."""
+    """Top-down feature pyramid over three maps; without ``merge`` the sums stay as they are."""
 
-    def __init__(self, inputs: Sequence[int], outputs: int, leaky: float) -> None:
+    def __init__(self, inputs: Sequence[int], outputs: int, leaky: float, *, merge: bool = True) -> None:
         super().__init__()
         self.output1, self.output2, self.output3 = (conv_bn(c, outputs, 1, leaky) for c in inputs)
-        self.merge1, self.merge2 = (conv_bn(outputs, outputs, 3, leaky) for _ in range(2))
+        self.merge1, self.merge2 = (conv_bn(outputs, outputs, 3, leaky) if merge else nn.Identity() for _ in range(2))
 
     def forward(self, maps: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         p3, p4, p5 = self.output1(maps[0]), self.output2(maps[1]), self.output3(maps[2])
@@ -114,8 +121,14 @@ class RetinaFace(nn.Module):
         super().__init__()
         self.config = config
         self.body = build_backbone(config)
-        self.fpn = FPN(self.body.channels[-3:], config.channels, config.leaky)
-        self.ssh1, self.ssh2, self.ssh3 = (SSH(config.channels, config.leaky) for _ in range(3))
+        ssh = config.context == "ssh"
+        self.fpn = FPN(self.body.channels[-3:], config.channels, config.leaky, merge=ssh)
+        self.ssh1, self.ssh2, self.ssh3 = (
+            SSH(config.channels, config.leaky)
+            if ssh
+            else conv_dw(config.channels, config.channels, 1, config.leaky, kernel)
+            for kernel in CONTEXT_KERNELS
+        )
         counts = [len(sizes) for sizes in config.min_sizes]
         self.ClassHead = nn.ModuleList(Head(config.channels, n, 2) for n in counts)
         self.BboxHead = nn.ModuleList(Head(config.channels, n, 4) for n in counts)
@@ -175,7 +188,7 @@ def encode_points(points: torch.Tensor, prior: torch.Tensor) -> torch.Tensor:
     return ((points - prior[:, None, :2]) / (VARIANCES[0] * prior[:, None, 2:])).flatten(-2)
 
 
-def _register(name: str, config: RetinaFaceConfig, backbone: str) -> None:
+def _register(name: str, config: RetinaFaceConfig, paper: str) -> None:
     register(
         ModelInfo(
             name=name,
@@ -186,11 +199,20 @@ def _register(name: str, config: RetinaFaceConfig, backbone: str) -> None:
             channels="bgr",
             mean=(104.0, 117.0, 123.0),
             std=(1.0, 1.0, 1.0),
-            paper=f"RetinaFace: Single-stage Dense Face Localisation in the Wild; {backbone} as in its public code",
+            paper=f"RetinaFace: Single-stage Dense Face Localisation in the Wild; {paper}",
         )
     )
 
 
-_register("retinaface_mnet025", RetinaFaceConfig(), "MobileNet-0.25")
+_register("retinaface_mnet025", RetinaFaceConfig(), "MobileNet-0.25 as in its public code")
 # The public code makes activations leaky up to 64 channels only.
-_register("retinaface_r50", RetinaFaceConfig(backbone="resnet50", channels=256, leaky=0.0), "ResNet-50")
+_register(
+    "retinaface_r50",
+    RetinaFaceConfig(backbone="resnet50", channels=256, leaky=0.0),
+    "ResNet-50 as in its public code",
+)
+_register(
+    "retinaface_lite",
+    RetinaFaceConfig(backbone="lite", channels=48, leaky=0.0, context="separable"),
+    "this project's own: a narrow MobileNet, separable context",
+)

@@ -200,7 +200,7 @@ def test_packaged_weights_fit_and_say_where_they_come_from(name):
     path = default_weights(name)
     if path is None:
         pytest.skip(f"no weights of {name} are at hand")
-    load(create(name), path)
+    restore(path)
     assert {"data", "licence", "accuracy"} <= read_card(path).keys()
 
 

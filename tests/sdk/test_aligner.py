@@ -24,7 +24,7 @@ PICTURES = Path(__file__).resolve().parents[2] / "examples" / "pictures"
 
 @pytest.fixture(scope="module")
 def aligner(landmark_model, detector_model):
-    return Aligner(landmark_model(has_scores=True), detector_model())
+    return Aligner(landmark_model(has_scores=True), detector_model(), realign=False)  # its points are of no face
 
 
 @pytest.fixture
@@ -52,6 +52,33 @@ def test_detected_faces(aligner, picture, template):
         np.testing.assert_allclose(face.landmarks, expected, atol=0.02)
 
 
+class Moved(Detector):
+    """Gives its five points moved and turned about their middle."""
+
+    def __call__(self, image, *, color="bgr"):
+        found = super().__call__(image, color=color)
+        middle = found.kps.mean(1, keepdims=True)
+        turned = (found.kps - middle) @ np.float32([[0.9, 0.44], [-0.44, 0.9]]) + middle + np.float32([6, -4])
+        return replace(found, kps=turned)
+
+
+def test_a_face_whose_five_points_were_off_is_aligned_again():
+    """By those of its landmarks; points that the caller gives are the caller's."""
+    picture = cv2.imread(str(PICTURES / "collins.jpg"))
+    (right,) = Aligner(threads=1)(picture)
+    (again,) = Aligner(detector=Moved(threads=1))(picture)
+    once = Aligner(detector=Moved(threads=1), realign=False)
+    (off,) = once(picture)
+    eyes = np.linalg.norm(right.landmarks[36] - right.landmarks[45])
+    errors = [np.linalg.norm(face.landmarks - right.landmarks, axis=1).mean() / eyes for face in (again, off)]
+    assert errors[0] < 0.015 and errors[0] < errors[1] / 2
+    assert np.linalg.norm(again.kps - right.kps, axis=1).mean() < 0.1 * eyes
+    (given,) = Aligner(detector=None)(picture, kps=off.kps)
+    np.testing.assert_allclose(given.landmarks, off.landmarks, atol=1e-3)
+    with pytest.raises(InputError, match="realign is True or False, not 1"):
+        Aligner(realign=1)
+
+
 def test_no_face(aligner):
     assert aligner(np.zeros((100, 100, 3), np.uint8)) == []
     assert aligner(np.zeros((1, 1), np.uint8)) == []
@@ -70,11 +97,11 @@ def test_every_form_of_picture(aligner, picture, tmp_path):
 def test_batch_equals_single_calls(landmark_model, detector_model, scene, picture):
     pictures = [picture, np.zeros((50, 50, 3), np.uint8), scene(640, 480, (20, 30, 90, 100)), picture[:, ::-1]]
     model, detector = landmark_model(has_scores=True), Detector(detector_model())
-    single = Aligner(model, detector)
+    single = Aligner(model, detector, realign=False)
     expected = [single(one) for one in pictures]
     for max_batch in (1, 2, 64):
         for flip in (None, True):
-            aligner = Aligner(Landmarker(model, max_batch=max_batch, flip=flip), detector)
+            aligner = Aligner(Landmarker(model, max_batch=max_batch, flip=flip), detector, realign=False)
             many = aligner.batch(iter(pictures))
             assert [len(faces) for faces in many] == [2, 0, 1, 2]
             for faces, one, alone in zip(many, pictures, expected, strict=True):
@@ -358,7 +385,7 @@ def three_faces(landmark_model, detector_model, scene):
     picture = scene(400, 200, (20, 40, 100, 140), (140, 40, 220, 140), (260, 40, 340, 140))
     picture[40:140, 140:200, 1] = 130
     models = landmark_model(has_scores=True, has_presence=True), detector_model()
-    every = Aligner(*models, min_presence=0)(picture)
+    every = Aligner(*models, min_presence=0, realign=False)(picture)
     presence = [face.presence for face in every]
     assert len(every) == 3 and presence[1] < min(presence[0], presence[2])
     return picture, models, every, (presence[1] + min(presence[0], presence[2])) / 2
@@ -366,7 +393,7 @@ def three_faces(landmark_model, detector_model, scene):
 
 def test_what_is_no_face_is_dropped(three_faces):
     picture, models, every, between = three_faces
-    found = Aligner(*models, min_presence=between)(picture)
+    found = Aligner(*models, min_presence=between, realign=False)(picture)
     assert [face.score for face in found] == [every[0].score, every[2].score]
     np.testing.assert_array_equal(found[1].landmarks, every[2].landmarks)
     assert found[0].to_dict()["presence"] == round(every[0].presence, 3)
@@ -374,9 +401,9 @@ def test_what_is_no_face_is_dropped(three_faces):
 
 def test_the_next_best_face_takes_the_place_of_what_is_none(three_faces):
     picture, models, every, between = three_faces
-    found = Aligner(*models, min_presence=between, max_faces=2)(picture)
+    found = Aligner(*models, min_presence=between, max_faces=2, realign=False)(picture)
     assert [face.score for face in found] == [every[0].score, every[2].score]
-    assert len(Aligner(*models, min_presence=between, max_faces=1)(picture)) == 1
+    assert len(Aligner(*models, min_presence=between, max_faces=1, realign=False)(picture)) == 1
 
 
 def test_given_faces_are_never_dropped(three_faces):

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from facelm_sdk import Aligner, Detector
+from facelm_sdk import Aligner, zoo
 from facelm_sdk import markup as markups
 from facelm_sdk.metrics import inter_ocular, nme
+from facelm_sdk.runtimes.onnxruntime import OrtSession
 
 PICTURES = Path(__file__).resolve().parents[2] / "examples" / "pictures"
 EXPECTED = Path(__file__).with_name("expected_landmarks.json")
@@ -98,10 +100,11 @@ def test_accuracy_on_val_people(data_dir):
     errors = []
     for sample in datasets.open(f"landmarks68/val:{data_dir}").samples[:80]:
         found, target = aligner(sample.image()), sample.points
-        assert found
+        if not found:
+            continue
         best = min(found, key=lambda face: np.linalg.norm(face.landmarks.mean(0) - target.mean(0)))
         errors.append(nme(best.landmarks[None], target[None], inter_ocular(target[None], MARKUP))[0])
-    assert np.mean(errors) < 0.06
+    assert len(errors) >= 79 and np.mean(errors) < 0.03
 
 
 @pytest.mark.data
@@ -109,6 +112,17 @@ def test_scenes_without_a_face(data_dir):
     landmark_data = pytest.importorskip("facelm_training.data")
     frames = landmark_data.detection_frames(data_dir, "val")
     empty = [frame for frame in frames if frame.name.startswith("bsds") and not len(frame.boxes)]
-    detector = Detector()
-    false = sum(len(detector(frame.image())) > 0 for frame in empty)
+    aligner = Aligner()
+    false = sum(len(aligner(frame.image())) > 0 for frame in empty)
     assert false <= 0.05 * len(empty)
+
+
+def test_every_file_says_what_made_it_and_how_good_it_is():
+    sessions = {
+        (entry.name, entry.precision): OrtSession(zoo.resolve(entry.name, variant=entry.precision).path)
+        for entry in zoo.list_models()
+    }
+    for (name, precision), session in sessions.items():
+        assert re.fullmatch(r"facelm-sdk \d+\.\d+\.\d+", session.spec.created_by), (name, precision)
+        if precision == "int8":
+            assert session.spec.accuracy != sessions[name, "fp32"].spec.accuracy

@@ -39,7 +39,7 @@ def test_each_pair_counts():
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.floats(-3, 3), st.floats(0.1, 50), st.floats(-1000, 1000))
+@given(*(st.floats(*bounds, allow_subnormal=False) for bounds in ((-3, 3), (0.1, 50), (-1000, 1000))))
 def test_place_size_and_roll_do_not_matter(angle, scale, shift):
     turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     points = face(3, 1, 6) @ turn.T + shift

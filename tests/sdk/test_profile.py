@@ -140,7 +140,7 @@ def test_a_profile_may_be_reset_while_it_is_read(clock):
 
 
 def test_threads_use_and_read_one_profile(landmark_model, detector_model, scene):
-    aligner = Aligner(landmark_model(), detector_model(), profile=True)
+    aligner = Aligner(landmark_model(), detector_model(), profile=True, realign=False)
     picture = scene(640, 480, (50, 50, 250, 260))
 
     def work(index):
@@ -166,7 +166,7 @@ def test_a_call_of_another_profile_is_its_own(clock):
 
 
 def test_an_aligner_tells_its_stages(landmark_model, detector_model, scene):
-    aligner = Aligner(landmark_model(), detector_model(), profile=True)
+    aligner = Aligner(landmark_model(), detector_model(), profile=True, realign=False)
     picture = scene(640, 480, (50, 50, 250, 260), (400, 100, 600, 300))
     for _ in range(3):
         assert len(aligner(picture)) == 2
@@ -184,7 +184,7 @@ def test_an_aligner_tells_its_stages(landmark_model, detector_model, scene):
 
 def test_the_parts_given_are_those_that_are_measured(landmark_model, detector_model, scene):
     landmarker, detector = Landmarker(landmark_model()), Detector(detector_model())
-    timed, plain = Aligner(landmarker, detector, profile=True), Aligner(landmarker, detector)
+    timed, plain = (Aligner(landmarker, detector, profile=timed, realign=False) for timed in (True, False))
     assert plain.profile is None
     assert timed.landmarker is plain.landmarker is landmarker and timed.detector is plain.detector is detector
     picture = scene(640, 480, (50, 50, 250, 260))

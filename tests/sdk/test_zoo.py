@@ -29,7 +29,7 @@ def test_unknown_name_lists_the_names(weights):
 
 
 def test_no_manifest(tmp_path, monkeypatch):
-    monkeypatch.setattr(zoo, "_WEIGHTS", tmp_path)
+    monkeypatch.setattr(zoo, "WEIGHTS", tmp_path)
     assert zoo.list_models() == []
     with pytest.raises(UnknownModelError, match="there are: none"):
         zoo.resolve("tiny")
@@ -92,7 +92,7 @@ def two_precisions(tmp_path, monkeypatch, landmark_model):
             {"name": "tiny", "file": file.name, "sha256": digest, "task": "landmarks", "precision": precision}
         )
     (tmp_path / "manifest.json").write_text(json.dumps({"models": entries}))
-    monkeypatch.setattr(zoo, "_WEIGHTS", tmp_path)
+    monkeypatch.setattr(zoo, "WEIGHTS", tmp_path)
     return tmp_path
 
 

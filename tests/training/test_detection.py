@@ -8,9 +8,13 @@ import torch
 
 from facelm_models import create
 from facelm_models.retinaface import decode_boxes, decode_points
+from facelm_sdk import markup as markups
 from facelm_sdk.boxes import iou
-from facelm_training import detection
-from facelm_training.detection import DetectionTask, Scene
+from facelm_sdk.detector import Detections
+from facelm_sdk.pose import HEAD_68
+from facelm_training import datasets, detection
+from facelm_training.datasets import Dataset, Sample
+from facelm_training.detection import Composer, DetectionTask, Scene, landmark_frames
 from facelm_training.loop import Schedule
 from facelm_training.recipe import DetectionRecipe
 
@@ -23,13 +27,15 @@ def task(frames, **options):
     torch.manual_seed(0)
     options = {"sizes": (SIZE, SIZE, 2 * SIZE), "faces": (20.0, 0.7), **options}
     recipe = DetectionRecipe("retinaface_mnet025", Schedule(steps=2, batch=4), **options)
-    return DetectionTask(create("retinaface_mnet025"), recipe, frames, frames)
+    pictures = Composer(recipe, frames[:2], frames[2:])
+    return DetectionTask(create("retinaface_mnet025"), recipe, pictures, pictures)
 
 
 @pytest.fixture
 def plain(monkeypatch):
     monkeypatch.setattr(detection, "photometric", lambda image, rng: image)
     monkeypatch.setattr(detection, "degrade", lambda image, rng, lowest: image)
+    monkeypatch.setattr(Composer, "_backdrop", lambda made, size, rng: np.zeros((size, size, 3), np.uint8))
 
 
 def scene(*boxes, doubtful=()):
@@ -98,10 +104,10 @@ def test_a_picture_without_a_face_is_background(frames):
 
 
 def test_points_stay_on_the_eyes_and_in_their_order(frames, plain):
-    made = task(frames, background=0.0, mosaic=0.0, text=0.0)
+    made = task(frames, background=0.0, mosaic=0.0, text=0.0).pictures
     flips = []
     for seed in range(24):
-        composed = made.compose(np.random.default_rng(seed), 0, SIZE)
+        composed = made.compose(np.random.default_rng(seed), frames[0], SIZE)
         blue, red = composed.image[..., 0].astype(int), composed.image[..., 2].astype(int)
         (sure,) = np.flatnonzero(~composed.doubtful)[:1] if (~composed.doubtful).any() else (None,)
         if sure is None:
@@ -121,10 +127,10 @@ def test_points_stay_on_the_eyes_and_in_their_order(frames, plain):
 
 
 def test_mosaics_hold_many_faces_inside_the_picture(frames):
-    made = task(frames, background=0.0, mosaic=1.0)
+    made = task(frames, background=0.0, mosaic=1.0).pictures
     counts = []
     for seed in range(6):
-        composed = made.compose(np.random.default_rng(seed), 1, SIZE)
+        composed = made.compose(np.random.default_rng(seed), frames[1], SIZE)
         counts.append(len(composed.boxes))
         assert composed.image.shape == (SIZE, SIZE, 3) and composed.image.dtype == np.uint8
         assert composed.boxes.min() >= -1 and composed.boxes.max() <= SIZE
@@ -132,9 +138,36 @@ def test_mosaics_hold_many_faces_inside_the_picture(frames):
     assert max(counts) > 3
 
 
-def test_frames_are_sorted_by_what_they_show(frames):
-    made = task(frames)
-    assert made.with_face.tolist() == [0, 1] and made.scenery.tolist() == [2]
+def test_a_face_of_any_roll_keeps_its_points_and_its_box(frames, plain):
+    """Eyes are blue and red; the box is that of the ellipse in the upright one."""
+    made = task(frames, background=0.0, mosaic=0.0, text=0.0, turned=1.0).pictures
+    rolls = []
+    for seed in range(40):
+        composed = made.compose(np.random.default_rng(seed), frames[0], SIZE)
+        if not len(composed.boxes) or composed.doubtful[0]:
+            continue
+        kps, box = composed.kps[0], composed.boxes[0]
+        if not ((kps > 8) & (kps < SIZE - 8)).all() or not ((box > 1) & (box < SIZE - 1)).all():
+            continue
+        blue, red = (centroid(np.where(composed.image[..., i] > 60, composed.image[..., i], 0)) for i in (0, 2))
+        assert min(np.linalg.norm(kps[0] - blue), np.linalg.norm(kps[0] - red)) < 1.5
+        assert (kps > box[:2]).all() and (kps < box[2:]).all()
+        rolls.append(np.rad2deg(np.arctan2(*(kps[1] - kps[0])[::-1])))
+    assert len(rolls) > 10 and (np.abs(rolls) > 90).any() and (np.abs(rolls) < 90).any()
+
+
+def test_drawn_faces_are_no_faces(frames, plain):
+    with_them = task(frames, background=0.0, mosaic=0.0, text=0.0, drawn=1.0).pictures
+    without = task(frames, background=0.0, mosaic=0.0, text=0.0).pictures
+    changed = 0
+    for seed in range(6):
+        one, other = (made.compose(np.random.default_rng(seed), frames[0], SIZE) for made in (with_them, without))
+        np.testing.assert_array_equal(one.boxes, other.boxes)
+        changed += (one.image != other.image).any()
+        for x1, y1, x2, y2 in one.boxes.round().astype(int):
+            inside = np.s_[max(y1 + 1, 0) : y2 - 1, max(x1 + 1, 0) : x2 - 1]
+            np.testing.assert_array_equal(one.image[inside], other.image[inside])
+    assert changed > 3
 
 
 def test_a_batch_is_a_function_of_seed_and_step(frames):
@@ -163,6 +196,41 @@ def test_a_few_steps_lower_the_loss(frames):
     assert np.isfinite(totals).all() and totals[-1] < 0.8 * totals[0]
 
 
-def test_evaluation_counts(frames):
-    scores = task(frames).evaluate(create("retinaface_mnet025"))
-    assert 0 <= scores["recall"] <= 1 and scores["false_boxes"] >= 0
+def test_evaluation_counts(frames, monkeypatch):
+    """Of a detector that knows the faces of every composed picture, and of one that sees a face in every picture."""
+    made = task(frames, background=0.0, mosaic=0.0)
+    scenes = []
+    compose = Composer.compose
+    monkeypatch.setattr(Composer, "compose", lambda *args: scenes.append(compose(*args)) or scenes[-1])
+    empty = np.zeros((0, 4), np.float32), np.zeros((0, 5, 2), np.float32)
+
+    def knows(model, image):
+        return next(((s.boxes, s.kps + 1) for s in scenes if s.image is image), empty)
+
+    monkeypatch.setattr(made, "_detect", knows)
+    scores = made.evaluate(create("retinaface_mnet025"))
+    assert scores["recall"] == 1 and scores["false_boxes"] == scores["false_pictures"] == scores["missed"] == 0
+    assert scores["points"] > 0
+    monkeypatch.setattr(made, "_detect", lambda model, image: (np.float32([[0, 0, 5, 5]]), np.zeros((1, 5, 2))))
+    scores = made.evaluate(create("retinaface_mnet025"))
+    assert scores["recall"] == 0 and scores["false_pictures"] == 1 and scores["missed"] == 2
+
+
+def picture(name, points):
+    image = np.full((200, 200, 3), 60, np.uint8)
+    return Sample(name, lambda: image, np.float32(points), "ibug68", {"inter_ocular": 40.0})
+
+
+def test_landmark_pictures_have_the_detectors_box_and_the_annotators_points():
+    """What else the detector sees in them is neither face nor background; a face it does not find is left out."""
+    head = HEAD_68[:, :2] - HEAD_68[:, :2].min(0)
+    points = 60 + 80 * head / head.max()
+    kps = markups.convert(points[None], "ibug68", "kps5")[0]
+    boxes = np.float32([[5, 5, 30, 30], [55, 50, 145, 150]])
+    found = Detections(boxes, np.float32([0.9, 0.6]), np.stack([kps / 8, kps + 2]).astype(np.float32))
+    dataset = Dataset(datasets.READERS["300w"], "train", (picture("a", points), picture("b", points / 3)))
+    (frame,) = landmark_frames(dataset, lambda image: found)
+    assert frame.name == "a" and frame.scores.tolist() == [0, 1]
+    np.testing.assert_array_equal(frame.boxes, boxes)
+    np.testing.assert_allclose(frame.kps[1], kps, atol=1e-4)
+    assert frame.image().shape == (200, 200, 3)

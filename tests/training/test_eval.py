@@ -12,7 +12,7 @@ import pytest
 from typer import Typer
 from typer.testing import CliRunner
 
-from facelm_sdk import Aligner, Detector, Landmarker
+from facelm_sdk import Aligner, Detector, Landmarker, zoo
 from facelm_sdk import markup as markups
 from facelm_sdk.cli import plugins
 from facelm_sdk.errors import InputError, MarkupError, MissingDependencyError
@@ -21,7 +21,7 @@ from facelm_sdk.transform import CropRecipe, CropTransform
 from facelm_training import datasets
 from facelm_training.datasets.base import build
 from facelm_training.eval_cli import eval_command
-from facelm_training.evaluation import Cut, common_markup, predict, score
+from facelm_training.evaluation import Cut, common_markup, predict, predict_whole, score
 from facelm_training.figures import plot_ced
 from tests.tolerances import ROUND_TRIP
 
@@ -189,6 +189,19 @@ def test_detections_are_matched_and_missed_faces_are_failures(detected, monkeypa
     assert row["nme"] == pytest.approx(100 * errors[:2].mean(), abs=1e-3)
     with pytest.raises(InputError, match="need a detector"):
         predict(dataset, landmarker, cut)
+
+
+def test_whole_pictures_are_the_aligners(detected):
+    """A face is that of the most overlapping box, and missed where there is none."""
+    dataset, detector, landmarker = detected
+    aligner = Aligner(landmarker, detector, realign=False)
+    found = predict_whole(dataset, aligner)
+    np.testing.assert_allclose(
+        found[:2], predict(dataset, landmarker, Cut.of(landmarker.recipe), detector)[:2], atol=1e-3
+    )
+    assert np.isnan(found[2]).all()
+    first, second = (face.landmarks for face in aligner(dataset[0].image()))
+    np.testing.assert_allclose(found[:2], [first, second], atol=1e-3)
 
 
 @pytest.mark.parametrize("source", ["truth", "dataset"])
@@ -374,4 +387,4 @@ def test_the_packaged_model_on_landmarks68(data_dir, tmp_path):
     assert result.exit_code == 0, result.output
     record = json.loads((tmp_path / "lotr_m_landmarks68_val_300w.json").read_text())
     assert 2.5 < record["scores"]["inter_ocular"]["rows"]["full"]["nme"] < 6
-    assert record["crop"]["detector"] == "retinaface_mnet025"
+    assert record["crop"]["detector"] == zoo.DETECTOR

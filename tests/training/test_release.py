@@ -29,7 +29,7 @@ from facelm_training.release import _by_yaw, _enter, _markdown, release_command
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    monkeypatch.setattr(zoo, "_WEIGHTS", tmp_path)
+    monkeypatch.setattr(zoo, "WEIGHTS", tmp_path)
     for name in ("b", "a"):
         (tmp_path / f"{name}.onnx").write_bytes(name.encode())
     return tmp_path

@@ -14,7 +14,11 @@ import torch
 from typer import Typer
 from typer.testing import CliRunner
 
+from facelm_models import create
 from facelm_sdk.errors import InputError
+from facelm_training.landmarks import Validation, stage_errors
+from facelm_training.loop import Schedule
+from facelm_training.recipe import LandmarkRecipe, Stage
 from facelm_training.study import definition
 from facelm_training.study.cli import study_command
 from facelm_training.study.definition import Claim, Run, Study, changed, names
@@ -261,3 +265,18 @@ def test_studies_are_listed():
     app.command()(study_command)
     listed = CliRunner().invoke(app, []).output
     assert all(f"{name}: " in listed for name in names()) and "SLPT: stages" in listed
+
+
+def test_errors_after_each_stage(faces):
+    """The last is that of the network; the others are those of a network with as many stages."""
+    recipe = LandmarkRecipe("slpt_hrnet18", (Stage("full", Schedule(steps=1), size=64),), "slpt")
+    options = {"size": 64, "layers": 1, "dim": 16, "heads": 2, "feedforward": 16}
+    torch.manual_seed(0)
+    whole = create("slpt_hrnet18", stages=2, **options).eval()
+    one = create("slpt_hrnet18", stages=1, **options).eval()
+    one.load_state_dict(whole.state_dict())
+    val = Validation(recipe, 64, faces)
+    first, last = stage_errors(whole, val)
+    np.testing.assert_allclose(last, val.errors(whole), rtol=1e-5)
+    np.testing.assert_allclose(first, val.errors(one), rtol=1e-5)
+    assert abs(first - last).max() > 1e-5 and len(stage_errors(one, val)) == 1

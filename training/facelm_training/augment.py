@@ -86,6 +86,33 @@ def write_text(image: Image, rng: np.random.Generator, keep_clear: NDArray[np.fl
         cv2.putText(image, text, (x, y), font, scale, ink, thick, cv2.LINE_AA)
 
 
+def draw_faces(image: Image, rng: np.random.Generator, keep_clear: NDArray[np.float32]) -> None:
+    """Round signs with two eyes and a mouth drawn into ``image``, none over the boxes (k, 4) given."""
+    size = image.shape[0]
+    for _ in range(int(rng.integers(1, 4))):
+        radius = float(np.exp(rng.uniform(np.log(5), np.log(size / 3))))
+        centre = rng.uniform(0, size, 2)
+        if ((keep_clear[:, :2] <= centre + radius) & (keep_clear[:, 2:] >= centre - radius)).all(1).any():
+            continue
+        skin, ink = (rng.integers(0, 256, 3).tolist() for _ in range(2))
+        angle, tall = float(rng.normal(0, 20)), rng.uniform(0.8, 1.3)
+        cos, sin = np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle))
+
+        def place(x: float, y: float) -> tuple[int, int]:
+            right, down = centre + radius * np.array([cos * x - sin * y, sin * x + cos * y])  # noqa: B023
+            return int(right), int(down)
+
+        thick = max(1, int(radius / 10))
+        axes = (max(1, int(radius)), max(1, int(radius * tall)))
+        cv2.ellipse(image, place(0, 0), axes, angle, 0, 360, skin, -1 if rng.random() < 0.7 else thick, cv2.LINE_AA)
+        eye = max(1, int(radius * rng.uniform(0.08, 0.2)))
+        for x in (-0.38, 0.38):
+            cv2.circle(image, place(x, -0.25), eye, ink, -1 if rng.random() < 0.7 else thick, cv2.LINE_AA)
+        mouth, curve = (max(1, int(radius * rng.uniform(0.25, 0.5))), max(1, int(radius * rng.uniform(0.05, 0.35))))
+        start = 180 * int(rng.integers(2))
+        cv2.ellipse(image, place(0, 0.35), (mouth, curve), angle, start, start + 180, ink, thick, cv2.LINE_AA)
+
+
 def occlude(image: Image, rng: np.random.Generator, other: Image) -> Image:
     """Cover a random rectangle of up to a third of the side with a flat colour or a piece of ``other`` (same size)."""
     size = image.shape[0]

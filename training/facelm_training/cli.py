@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from .recipe import LandmarkRecipe
 
 
+HELD_OUT_PART = 0.05
+"""The part of the training pictures that best weights are chosen on where a data set has no split for that."""
+
+
 def train_command(
     config: Annotated[str, typer.Argument(help="a recipe: the name of a packaged one, or a .toml file")],
     data: Annotated[
@@ -111,7 +115,9 @@ def train_command(
     card["training"] = [
         {"stage": getattr(one, "name", "train"), **one.schedule.told(torch.device(device))} for one in stages
     ]
-    if isinstance(recipe, LandmarkRecipe):
+    if isinstance(recipe, DetectionRecipe):
+        card["det_thresh"] = recipe.det_thresh
+    else:
         card |= {"markup": recipe.markup, "crop": dict(described(recipe).crop), "decoding": described(recipe).decoding}
         if recipe.only_confidence:
             card = with_confidence(card, recipe.start)
@@ -133,9 +139,11 @@ def read_faces(recipe: LandmarkRecipe, data: list[str], limit: int | None) -> tu
     if len(data) > 1 and not all(named):
         raise InputError(f"several --data are NAME:DIR each, which {data[named.index(False)]!r} is not")
     if named[0]:
+        name = data[0].partition(":")[0].partition("/")[0]
+        share = recipe.held_out_part or (0.0 if recipe.val in datasets.READERS[name].splits else HELD_OUT_PART)
         opened = [datasets.open_training(one, recipe.train) for one in data]
-        if recipe.held_out_part:
-            pairs = [hold_out(one, recipe.held_out_part) for one in opened]
+        if share:
+            pairs = [hold_out(one, share) for one in opened]
             opened, held_out = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
         else:
             held_out = [datasets.open(data[0], recipe.val)]

@@ -20,6 +20,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from facelm_sdk import zoo
+from facelm_sdk.cli.options import ProviderText, Strict, providers_of
 from facelm_sdk.errors import InputError
 from facelm_sdk.files import check_outputs, write_bytes
 
@@ -62,6 +63,8 @@ def eval_command(
     limit: Annotated[int | None, typer.Option(help="This many faces, evenly spread, for a trial.")] = None,
     batch: Annotated[int, typer.Option(help="Crops in a run, the mirrored ones counted.")] = 16,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:<index>.")] = "cpu",
+    provider: ProviderText = None,
+    strict: Strict = False,
     threads: Annotated[int | None, typer.Option(help="CPU threads of a run. (default: onnxruntime's)")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
 ) -> None:
@@ -85,7 +88,13 @@ def eval_command(
         raise InputError("--batch and --limit are at least 1")
     # An embedded model's figures should not depend on the machine.
     variant: Variant = "auto" if Path(model).suffix else "fp32"
-    options: dict[str, Any] = {"device": device, "threads": threads}
+    options: dict[str, Any] = {
+        "device": device,
+        "providers": providers_of(provider, device),
+        "strict": strict,
+        "threads": threads,
+        "licence_notice": not quiet,
+    }
     landmarker = Landmarker(model, flip=flip, max_batch=batch, variant=variant, **options)
     cut = Cut.of(landmarker.recipe, box, points)
     finder = Detector(detector, **options) if cut.needs_detector else None

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from facelm_sdk import Detector, Landmarker, metrics
+from facelm_sdk import Aligner, Detector, Landmarker, metrics
 from facelm_sdk import markup as markups
 from facelm_sdk.aligner import MATCHING_IOU
 from facelm_sdk.boxes import most_overlapping
@@ -154,6 +154,18 @@ def predict(
     faces = crops_of(samples, landmarker.spec.markup, cut, detector, track)
     cuts = ((picture, transform) for _, picture, transform in faces)
     return predict_cuts(cuts, landmarker, landmarker.size, landmarker.spec.num_landmarks, batch=batch)
+
+
+def predict_whole(samples: Iterable[Sample], aligner: Aligner) -> NDArray[np.float64]:
+    """Landmarks (n, L, 2) as users get them of whole pictures, NaN where no face of the aligner's overlaps enough."""
+    results = []
+    for sample in samples:
+        faces = aligner(sample.image())
+        boxes = np.array([face.bbox for face in faces], np.float32).reshape(-1, 4)
+        best = most_overlapping(sample.landmark_box, boxes, MATCHING_IOU)
+        shape = (aligner.landmarker.spec.num_landmarks, 2)
+        results.append(np.full(shape, np.nan) if best is None else faces[best].landmarks.astype(np.float64))
+    return np.stack(results)
 
 
 def predict_cuts(

@@ -71,3 +71,16 @@ def plot_reliability(curves: Mapping[str, Bins], path: Path, title: str) -> None
     lower.grid(alpha=0.3)
     upper.legend(fontsize=8)
     write_bytes(path, png(figure))
+
+
+def plot_thresholds(table: Mapping[str, Mapping[str, float]], path: Path, title: str) -> None:
+    """A detector's scores, in percent, over its threshold as a PNG: a row a threshold, a curve a column."""
+    figure = new_figure(7, 4.5)
+    axes = figure.subplots()
+    thresholds = [float(threshold) for threshold in table]
+    for name in next(iter(table.values())):
+        axes.plot(thresholds, [row[name] for row in table.values()], label=name)
+    axes.set(xlabel="score threshold", ylabel="percent", xlim=(0, 1), ylim=(0, 101), title=title)
+    axes.grid(alpha=0.3)
+    axes.legend(loc="center left")
+    write_bytes(path, png(figure))

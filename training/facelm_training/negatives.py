@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 
 from facelm_sdk import Detector
 from facelm_sdk.errors import InputError
+from facelm_sdk.images.header import SUFFIXES
 from facelm_sdk.transform import CropRecipe, CropTransform
 from facelm_sdk.types import ImageArray
 
 from .archives import read_zipped
-from .data import labelled_frames
-from .datasets.base import PICTURES, read_stored
+from .data import Frame, labelled_frames
+from .datasets.base import read_stored
 
 Part = Literal["test", "calibration", "train"]
 SHARES: Mapping[Part, float] = {"test": 0.3, "calibration": 0.2, "train": 0.5}
@@ -43,10 +44,22 @@ def part_of(name: str) -> Part:
 
 def read_negatives(folder: Path, part: Part) -> dict[str, ImageArray]:
     """The pictures (H, W, 3) uint8 BGR of a part by name. Raises InputError where the folder has none, ImageError."""
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES) if folder.is_dir() else []
+    return {path.name: read_stored(path) for path in _paths(folder, part)}
+
+
+def _paths(folder: Path, part: Part) -> list[Path]:
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES) if folder.is_dir() else []
     if not any(part_of(path.name) == part for path in paths):
         raise InputError(f"{folder} has no pictures without a face for {part} (of {len(paths)} in all)")
-    return {path.name: read_stored(path) for path in paths if part_of(path.name) == part}
+    return [path for path in paths if part_of(path.name) == part]
+
+
+def empty_frames(folder: Path, part: Part) -> list[Frame]:
+    """The pictures of a part as frames without a face. Raises InputError where the folder has none."""
+    none = np.zeros((0, 4), np.float32)
+    return [
+        Frame(path.name, path.read_bytes(), none, none[:, 0], none.reshape(0, 5, 2)) for path in _paths(folder, part)
+    ]
 
 
 def read_scenes(archive: Path) -> list[ImageArray]:

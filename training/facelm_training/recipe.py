@@ -107,12 +107,12 @@ class Source:
 class ConfidenceCrops:
     """What a confidence stage is shown: ``faces`` views of faces, and ``others`` crops without one.
 
-    ``negatives``: the folder of pictures without a face, below that of --data.
+    ``negatives``: folders of pictures without a face, below that of --data.
     """
 
     faces: int = 28000
     others: int = 16000
-    negatives: str = "negatives"
+    negatives: tuple[str, ...] = ("negatives",)
 
     def __post_init__(self) -> None:
         number("faces", self.faces, least=1)
@@ -186,6 +186,11 @@ class DetectionRecipe:
     ``sure``: teacher's score from which a box counts as a face; below it, it is neither face nor background.
     ``sizes``: sides of the composed pictures, step after step; the batch is the schedule's for the first of them and
     shrinks with the area. ``faces``: smallest face of a picture in pixels, and largest as a part of its side.
+    ``landmarks``: data sets of landmarks whose pictures join the frames, each NAME[/PART]:FOLDER below that of --data;
+    ``negatives``: folders there of pictures without a face. ``background``: part of the composed pictures that have no
+    face; ``turned``: part of the faces whose roll is any; ``drawn``: part of the pictures with drawn faces, which are
+    none. ``held_out``: the landmark data set that, with a part of the negatives, the best weights are chosen on; else
+    every fourth of the val frames.
     """
 
     model: str
@@ -199,6 +204,12 @@ class DetectionRecipe:
     background: float = 0.12
     text: float = 0.5
     match: float = 0.35
+    turned: float = 0.0
+    drawn: float = 0.0
+    landmarks: tuple[str, ...] = ()
+    negatives: tuple[str, ...] = ()
+    held_out: str = ""
+    det_thresh: float = 0.88
     evaluate_every: int = 500
     data: str = "not stated"
     summary: str = "not stated"
@@ -207,7 +218,7 @@ class DetectionRecipe:
     def __post_init__(self) -> None:
         if not self.sizes or min(self.sizes) < 1:
             raise InputError(f"sizes are sides of pictures in pixels, at least one, not {list(self.sizes)}")
-        for name in ("sure", "mosaic", "background", "text", "match"):
+        for name in ("sure", "mosaic", "background", "text", "match", "turned", "drawn", "det_thresh"):
             part(name, getattr(self, name))
         for value in self.faces:
             number("faces", value, above=0)

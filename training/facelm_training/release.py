@@ -30,10 +30,14 @@ TESTS = ("300w/common:300w", "landmarks68/val:.")
 
 PROTOCOLS = {
     "landmarks": "Inter-ocular NME and that of the parts of the face, crops cut by the five points of the package's "
-    "own detector. A face that is not found is a failure and no part of a mean. Yaw is that of the annotated points, "
-    "by PnP; the distance between the eyes shrinks with it, so the NME is also given by the size of the points' box.",
-    "detection": "At IoU 0.5 with the teacher's boxes of score 0.8 and more; a detection on a less certain box is not "
-    "counted.",
+    "own detector; Aligner: what it gives for the whole picture, where a face whose five points were off is aligned "
+    "again and what is no face is dropped. A face that is not found is a failure and no part of a mean. Yaw is that of "
+    "the annotated points, by PnP; the distance between the eyes shrinks with it, so the NME is also given by the size "
+    "of the points' box.",
+    "detection": "Frames: at IoU 0.5 with the teacher's boxes of score 0.8 and more; a detection on a less certain box "
+    "is not counted. Landmark data sets: a face is found where the mean distance of the five points from those of the "
+    "annotation is below 0.15 of the points' box; their error is in percent of the distance of the outer eye corners. "
+    "Pictures without a face: those kept aside. All but the tables by threshold at the default threshold.",
 }
 
 PICTURES = """
@@ -47,10 +51,17 @@ What `Aligner` with this model finds in two portraits in the public domain (NASA
 Grace Hopper, by James S. Davis) as they are, turned by a morphable head, rolled, darkened, blurred and covered.
 """
 
+SCORES = """
+## Pictures
+
+![Recall, precision and false faces over the threshold]({name}_scores.png)
+"""
+
 TURNED = "turned68/test:turned68_test"
 """The same of a data set that python -m facelm_training.turned makes of the test faces; left out where it is not."""
 NEGATIVES = "negatives"
-"""Folder below --data of pictures without a face."""
+IMAGENET = "imagenet_sample"
+"""Folders below --data of pictures without a face."""
 EXPLAINED = {
     "confidence": "ECE: the expected calibration error of the scores over 15 bins, 0 to 1. Mean scores beside the part "
     "of the points that lie within 5% of the eye distance of their labels; faces whose presence is at least 0.5. Half "
@@ -90,7 +101,7 @@ def release_command(
     files: dict[Precision, str] = {"fp32": f"{name}.onnx"}
     if task == "landmarks":
         files["int8"] = f"{name}_int8.onnx"
-    endings = (".safetensors", ".md", ".json", "_ced.png", "_sheet.jpg", "_reliability.png")
+    endings = (".safetensors", ".md", ".json", "_ced.png", "_sheet.jpg", "_reliability.png", "_scores.png")
     outputs = (*(CHECKPOINTS / f"{name}{ending}" for ending in endings), *(RUNTIME / file for file in files.values()))
     check_outputs({f"the release's {path.name}": repository / path for path in (*outputs, manifest)}, [weights])
     with tempfile.TemporaryDirectory() as scratch:
@@ -106,7 +117,7 @@ def release_command(
 
         drafts = {precision: exported(precision, weights) for precision in files}
         if task == "detection":
-            tables, accuracy = _detection(drafts["fp32"], data)
+            tables, accuracy = _detection(drafts["fp32"], data, checkpoints / f"{name}_scores.png")
         else:
             scores = _landmarks(drafts, detector, data)
             tables, accuracy = _tables(scores) | _by_yaw(scores), _accuracy(scores)
@@ -125,24 +136,34 @@ def release_command(
     typer.echo(json.dumps(tables, indent=1))
 
 
-def _detection(onnx: Path, data: Path) -> tuple[dict[str, Table], dict[str, Any]]:
-    from facelm_sdk import Detector
-
-    from .release_scores import detection_scores
-
-    scores = detection_scores(Detector(onnx), data)
-    summary = {"val frames": scores["all"], "scenes without a face": scores["scenes without a face"]}
-    return {"frames/val": scores}, {"fp32": summary}
-
-
-def _landmarks(files: Mapping[Precision, Path], detector: Path, data: Path) -> dict[str, list[Scores]]:
-    """The scores on the test sets by how a model is run: in fp32, in int8 and with flip averaging."""
-    from rich.progress import track
-
+def _detection(onnx: Path, data: Path, plot: Path) -> tuple[dict[str, Table], dict[str, Any]]:
+    """The tables of a detector, with the package's landmarker, and what the file says of itself."""
     from facelm_sdk import Detector, Landmarker
 
     from . import datasets
-    from .evaluation import Cut, predict, score
+    from .figures import plot_thresholds
+    from .release_scores import detector_tables
+
+    tests = {"common": datasets.open_below(TESTS[0], data)}
+    if (data / TURNED.partition(":")[2]).is_dir():
+        tests["turned"] = datasets.open_below(TURNED, data)
+    folders = [data / name for name in (NEGATIVES, IMAGENET) if (data / name).is_dir()]
+    detector = Detector(onnx)
+    tables = detector_tables(detector, Landmarker(), data, folders, tests)
+    title = f"{detector.spec.name}, threshold {detector.det_thresh:g}"
+    plot_thresholds(tables["by threshold"], plot, title)
+    frames, empty = tables["frames/val, by Aligner"], tables["pictures without a face"]["all"]
+    return tables, {"fp32": {"val frames, by Aligner": frames["all"], "pictures without a face": empty}}
+
+
+def _landmarks(files: Mapping[Precision, Path], detector: Path, data: Path) -> dict[str, list[Scores]]:
+    """The scores on the test sets by how a model is run: in fp32, in int8, with flip averaging and by Aligner."""
+    from rich.progress import track
+
+    from facelm_sdk import Aligner, Detector, Landmarker
+
+    from . import datasets
+    from .evaluation import Cut, predict, predict_whole, score
 
     finder = Detector(detector)
     result: dict[str, list[Scores]] = {}
@@ -155,6 +176,12 @@ def _landmarks(files: Mapping[Precision, Path], detector: Path, data: Path) -> d
             faces = track(dataset, f"{row}, {dataset.title}", len(dataset))
             points = predict(faces, landmarker, Cut.of(landmarker.recipe), finder)
             result.setdefault(row, []).append(score(dataset, points, landmarker.spec.markup))
+    for precision, file in files.items():
+        aligner, row = Aligner(file, finder), f"{precision}, Aligner"
+        for dataset in opened:
+            faces = track(dataset, f"{row}, {dataset.title}", len(dataset))
+            points = predict_whole(faces, aligner)
+            result.setdefault(row, []).append(score(dataset, points, aligner.landmarker.spec.markup))
     return result
 
 
@@ -200,7 +227,7 @@ def _by_yaw(scores: Mapping[str, list[Scores]]) -> dict[str, Table]:
     """A table for each data set, a row for each range of the yaw: the NME by precision, of two normalisers."""
     tables: dict[str, Table] = {}
     for name, by_set in scores.items():
-        for one in () if "flip" in name else by_set:
+        for one in by_set if name in ("fp32", "int8") else ():
             first = one.dataset.metrics[0].norm
             for bounds, row in one.by_yaw().items():
                 entry = tables.setdefault(f"{one.dataset.title} by yaw", {}).setdefault(f"{bounds} degrees", {})
@@ -269,7 +296,7 @@ def _markdown(name: str, task: str, card: dict[str, Any], tables: dict[str, Tabl
     run = f"- **Run**: {card['run']}\n" if "run" in card else ""
     texts = {title: f"{EXPLAINED[title]}\n\n" if title in EXPLAINED else "" for title in tables}
     body = "\n".join(f"### {title}\n\n{texts[title]}{_rows(table)}" for title, table in tables.items())
-    pictures = PICTURES.format(name=name) if task == "landmarks" else ""
+    pictures = (PICTURES if task == "landmarks" else SCORES).format(name=name)
     return (
         f"# Model card: {name}\n\n"
         f"- **Data**: {card.get('data', 'not stated')}\n"

@@ -1,6 +1,8 @@
-"""MobileNetV2 (Sandler et al. 2018) and the 0.25-width MobileNetV1 of RetinaFace."""
+"""MobileNetV2 (Sandler et al. 2018), MobileNetV1 of any width, and the 0.25-width one of RetinaFace."""
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -75,23 +77,54 @@ class MobileNetV2(nn.Module):
         return finer, self.layers[LAST_OF_STRIDE_16:](finer)
 
 
+def activation(leaky: float) -> nn.Module:
+    """ReLU, or with a slope below 0."""
+    return nn.LeakyReLU(leaky, inplace=True) if leaky else nn.ReLU(inplace=True)
+
+
 def conv_bn(inputs: int, outputs: int, stride: int, leaky: float) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False),
-        nn.BatchNorm2d(outputs),
-        nn.LeakyReLU(leaky, inplace=True),
+        nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), activation(leaky)
     )
 
 
-def conv_dw(inputs: int, outputs: int, stride: int, leaky: float) -> nn.Sequential:
+def conv_dw(inputs: int, outputs: int, stride: int, leaky: float, kernel: int = 3) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(inputs, inputs, 3, stride, 1, groups=inputs, bias=False),
+        nn.Conv2d(inputs, inputs, kernel, stride, kernel // 2, groups=inputs, bias=False),
         nn.BatchNorm2d(inputs),
-        nn.LeakyReLU(leaky, inplace=True),
+        activation(leaky),
         nn.Conv2d(inputs, outputs, 1, bias=False),
         nn.BatchNorm2d(outputs),
-        nn.LeakyReLU(leaky, inplace=True),
+        activation(leaky),
     )
+
+
+class MobileNetV1(nn.Module):
+    """MobileNetV1 (Howard et al. 2017) of other widths, returning the maps of stride 8, 16 and 32.
+
+    ``widths``: channels of the maps of stride 2, 4, 8, 16 and 32; ``repeats``: separable convolutions at each of the
+    last four.
+    """
+
+    def __init__(self, widths: tuple[int, ...], repeats: tuple[int, ...], leaky: float = 0.0) -> None:
+        super().__init__()
+        self.channels = widths[2:]
+        self.stem = conv_bn(3, widths[0], 2, leaky)
+        self.stages = nn.ModuleList(
+            nn.Sequential(
+                conv_dw(inputs, outputs, 2, leaky), *(conv_dw(outputs, outputs, 1, leaky) for _ in range(count - 1))
+            )
+            for (inputs, outputs), count in zip(pairwise(widths), repeats, strict=True)
+        )
+
+    def forward(
+        self,
+        x: torch.Tensor,  # (n, 3, H, W)
+    ) -> list[torch.Tensor]:
+        maps = [self.stem(x)]
+        for stage in self.stages:
+            maps.append(stage(maps[-1]))
+        return maps[2:]
 
 
 class MobileNetV1x025(nn.Module):

@@ -323,21 +323,21 @@ def multibox(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """RetinaFace's multi-box loss (Deng et al. 2019, eq. 1, without the dense branch) over all priors of a batch.
 
-    Cross-entropy of face / background over all faces and the hardest ``negatives`` times as many background priors of
-    each picture, plus weighted smooth-L1 of boxes and of the five points of the faces. Returns (class, box, landmark)
-    losses, each averaged over the faces, the last two already weighted.
+    Cross-entropy of face / background over all faces and the hardest background priors of the batch, ``negatives``
+    times as many as there are faces in a picture and at least 50 of each, plus weighted smooth-L1 of boxes and of the
+    five points of the faces. Returns (class, box, landmark) losses, each averaged over the faces, the first over a
+    ``negatives``-th of the background priors if that is more, the last two already weighted.
     """
     box, logits, landmark = predicted
     face = labels == 1
     count = face.sum().clamp(min=1)
     cross = F.cross_entropy(logits.transpose(1, 2), labels.clamp(min=0), reduction="none")  # (n, p)
-    hardness = cross.detach().masked_fill(labels != 0, -1.0)
-    wanted = (face.sum(1) * negatives).clamp(min=50, max=labels.shape[1] - 1)  # pictures without a face teach too
-    ranks = torch.empty_like(labels)
-    order = hardness.argsort(1, descending=True)
-    ranks.scatter_(1, order, torch.arange(labels.shape[1], device=labels.device).expand_as(labels))
-    hard = (labels == 0) & (ranks < wanted[:, None])
-    class_loss = cross[face | hard].sum() / count
+    background = (labels == 0).flatten().nonzero().squeeze(1)
+    wanted = int((face.sum(1) * negatives).clamp(min=50).sum())
+    hardest = cross.detach().flatten()[background].topk(min(wanted, len(background))).indices
+    hard = torch.zeros_like(face)
+    hard.view(-1)[background[hardest]] = True
+    class_loss = cross[face | hard].sum() / torch.maximum(count, hard.sum() / negatives)
     box_loss = F.smooth_l1_loss(box[face], boxes[face], reduction="sum") / count
     known = face & ~points.isnan().any(-1)
     landmark_loss = F.smooth_l1_loss(landmark[known], points[known], reduction="sum") / known.sum().clamp(min=1)
