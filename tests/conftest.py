@@ -231,7 +231,7 @@ def embed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], d
         (tmp_path / "tiny.onnx").write_bytes(data)
         entry = {"name": "tiny", "file": "tiny.onnx", "sha256": hashlib.sha256(data).hexdigest(), "task": "landmarks"}
         (tmp_path / "manifest.json").write_text(json.dumps({"models": [entry]}))
-        monkeypatch.setattr(zoo, "_WEIGHTS", tmp_path)
+        monkeypatch.setattr(zoo, "WEIGHTS", tmp_path)
         return entry
 
     return build

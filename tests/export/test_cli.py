@@ -174,7 +174,7 @@ def test_pipeline(run, monkeypatch, words):
 
 
 def test_commands_refuse_each_others_options(run):
-    for arguments in (("pipeline", "--batch", "2"), ("--pipeline", "--int8"), ("-m", "lotr_m", "--det-size", "320")):
+    for arguments in (("pipeline", "--batch", "2"), ("--pipeline", "--random"), ("-m", "lotr_m", "--det-size", "320")):
         result = run(*arguments)
         assert result.exit_code == 2 and "No such option" in result.output
     result = run("--model", "lotr_m", "pipeline")

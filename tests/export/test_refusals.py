@@ -44,7 +44,7 @@ def test_a_miss_of_the_tolerance_leaves_no_file(traced, weights, tmp_path, monke
 
 def test_a_graph_of_other_weights_is_found_out(traced, tmp_path, weights, monkeypatch):
     """The file computes the disturbed network, PyTorch the untrained one."""
-    monkeypatch.setattr(build, "load", lambda network, state, source: network)
+    monkeypatch.setattr(build, "load", lambda network, *_: network)
     with pytest.raises(ParityError, match="differs too much"):
         export("lotr_m", weights=weights("lotr_m"), out=tmp_path)
     assert left(tmp_path) == []
