@@ -142,7 +142,8 @@ def test_contract(whole, composed):
     assert (spec.task, spec.name, spec.det_size) == ("pipeline", f"{zoo.DETECTOR}+{MODEL}", SIZE)
     assert spec.det_thresh == composed.detector.det_thresh
     assert (spec.crop, spec.markup) == (composed.landmarker.spec.crop, composed.landmarker.spec.markup)
-    assert spec.parity["against"] == "Aligner with PyTorch fp32" and spec.parity["faces"] >= 8
+    assert spec.parity["against"] == "Aligner with PyTorch fp32"
+    assert spec.parity["faces"] + spec.parity["ties"] >= 8 and spec.parity["ties"] <= 2
     with pytest.raises(ContractError, match="is a model for pipeline; one for landmarks"):
         Landmarker(whole.path)
 
