@@ -20,7 +20,7 @@ from .errors import InputError
 from .images.read import read_image
 from .runtimes.base import Provider, RuntimeOptions, Session
 from .runtimes.open import Variant, open_session, renamed
-from .types import ImageArray
+from .types import Face, ImageArray
 
 DetSize = int | tuple[int, int] | Literal["auto"]
 """How large the detector sees a picture: its long side, a (width, height) it is fitted into, or "auto"."""
@@ -70,6 +70,14 @@ class Detections:
 
     def __len__(self) -> int:
         return len(self.scores)
+
+    @classmethod
+    def of_faces(cls, faces: Sequence[Face]) -> Detections:
+        """The boxes, scores and five points of faces that an Aligner found."""
+        boxes, scores, kps = (
+            np.array([getattr(face, name) for face in faces], np.float32) for name in ("bbox", "score", "kps")
+        )
+        return cls(boxes.reshape(-1, 4), scores, kps.reshape(-1, 5, 2))
 
     def select(self, index: Sequence[int] | slice | NDArray[Any]) -> Detections:
         """The detections of these indices, in this order."""

@@ -25,12 +25,10 @@ from .data import Frame, detection_frames, same_face, shuffled
 from .fast import speed_up
 from .loop import train
 from .losses import multibox
-from .negatives import Part, empty_frames
+from .negatives import LOW, Part, empty_frames
 from .recipe import DetectionRecipe
 
 Float = NDArray[np.float32]
-LOW = 0.1
-"""Score from which what a detector sees beside an annotated face might be another one."""
 KPS_FLIP = list(markups.get("kps5").flip)
 
 
@@ -297,8 +295,7 @@ def composer(recipe: DetectionRecipe, data: Path, part: Part, detector: Detector
         frames = detection_frames(data, "val")[::4]
     faces = [frame for frame in frames if (frame.scores >= recipe.sure).any()]
     for name in names:
-        kind, _, folder = name.partition(":")
-        faces += landmark_frames(datasets.open(f"{kind}:{data / folder}"), detector)
+        faces += landmark_frames(datasets.open_below(name, data), detector)
     scenery = [frame for frame in frames if frame.name.startswith("bsds") and not (frame.scores >= recipe.sure).any()]
     for folder in recipe.negatives:
         scenery += empty_frames(data / folder, part)

@@ -71,17 +71,6 @@ def frame_scores(find: Callable[[ImageArray], Detections], frames: Sequence[Fram
     }
 
 
-def by_aligner(aligner: Aligner) -> Callable[[ImageArray], Detections]:
-    """What an Aligner finds, presence included, as detections."""
-
-    def find(image: ImageArray) -> Detections:
-        faces = aligner(image)
-        boxes, scores, kps = (np.array([getattr(face, name) for face in faces]) for name in ("bbox", "score", "kps"))
-        return Detections(boxes.reshape(-1, 4), scores, kps.reshape(-1, 5, 2))
-
-    return find
-
-
 def _counted(found: Detections, frame: Frame) -> tuple[int, int, int]:
     """Faces of the frame, how many of them are found, and false boxes."""
     sure = frame.scores >= SURE
@@ -239,11 +228,11 @@ def detector_tables(
     tests: Mapping[str, Dataset],
 ) -> dict[str, Table]:
     """All tables of a detector's card; ``tests``: landmark data sets, ``common`` and, if there is, ``turned``."""
-    frames, common = detection_frames(data, "val"), tests["common"]
+    frames, common, aligner = detection_frames(data, "val"), tests["common"], Aligner(landmarker, detector)
     empty = [picture for folder in negatives for picture in read_negatives(folder, "test").values()]
     return {
         "frames/val": frame_scores(detector, frames),
-        "frames/val, by Aligner": frame_scores(by_aligner(Aligner(landmarker, detector)), frames),
+        "frames/val, by Aligner": frame_scores(lambda image: Detections.of_faces(aligner(image)), frames),
         "pictures without a face": without_faces(detector, landmarker, negatives),
         common.title: {"as they are": _row(found_faces(detector, common, common.title))},
         f"{common.title} by roll": by_roll(detector, common),

@@ -21,7 +21,7 @@ from facelm_sdk.images.folder import expand, told_of_none
 from facelm_sdk.images.read import read_image
 from facelm_sdk.interop import pts
 from facelm_sdk.transform import CropTransform
-from facelm_sdk.types import Face, ImageArray
+from facelm_sdk.types import ImageArray
 
 ASSETS = Path(__file__).parents[1] / "assets"
 PICTURE = ASSETS / "collins.jpg"
@@ -198,18 +198,13 @@ def _faces(
     aligner = Aligner()
     for path in paths:
         picture = read_image(path)
-        found = _detections(aligner(picture))
+        found = Detections.of_faces(aligner(picture))
         points = read_pts(path.with_suffix(".pts"), spec) if labelled else None
         if points is not None:
             found = _inside(found, points)
         for box, kps in zip(found.boxes, found.kps, strict=True):
             transform = spec.crop.of_detection(spec.markup, box, kps)
             yield transform.warp(picture), None if points is None else transform.apply(points)
-
-
-def _detections(faces: list[Face]) -> Detections:
-    boxes, scores, kps = (np.array([getattr(face, name) for face in faces]) for name in ("bbox", "score", "kps"))
-    return Detections(boxes.reshape(-1, 4), scores, kps.reshape(-1, 5, 2))
 
 
 def _inside(found: Detections, points: NDArray[np.float64]) -> Detections:
