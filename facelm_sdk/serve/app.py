@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -25,6 +26,8 @@ from .metrics import Metrics
 from .pool import Place, Pool
 from .problems import RETRY_AFTER, Refused, add_handlers
 from .schema import FACES, PICTURE, PROBLEMS, TEXT, add_schema
+
+logger = logging.getLogger(__name__)
 
 CLIENT_GONE = 499
 """Status, in the metrics alone, of a request whose client went before the answer: nginx's number for it."""
@@ -92,6 +95,9 @@ def create_app(aligner: Aligner | None = None, limits: Limits | None = None) -> 
         except ClientDisconnect:
             status = CLIENT_GONE
             return Response(status_code=status)
+        except Exception as error:
+            logger.exception("a picture could not be answered")
+            raise Refused(500, "internal", "the server failed on this picture; its log says how") from error
         finally:
             metrics.requests.labels(str(status)).inc()
 

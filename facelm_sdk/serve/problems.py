@@ -59,7 +59,3 @@ def add_handlers(app: FastAPI) -> None:
         return Refused(
             error.status_code, kinds.get(error.status_code, "bad_request"), message, error.headers
         ).response()
-
-    @app.exception_handler(Exception)
-    async def failed(request: Request, error: Exception) -> JSONResponse:  # uvicorn logs the traceback
-        return Refused(500, "internal", "the server failed on this request; its log says how").response()
