@@ -12,8 +12,7 @@ COPY export/facelm_export export/facelm_export
 COPY training/facelm_training training/facelm_training
 RUN python3 -m venv /opt/facelm \
     && /opt/facelm/bin/pip install --no-cache-dir ".[cpu-headless,serve]" \
-    && /opt/facelm/bin/pip uninstall --yes pip \
-    && /opt/facelm/bin/python -m compileall -q /opt/facelm/lib
+    && /opt/facelm/bin/pip uninstall --yes pip
 
 FROM ${PYTHON} AS run
 COPY --from=build /opt/facelm /opt/facelm

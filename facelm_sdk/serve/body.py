@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fastapi import Request
-from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import File, FormParser, parse_options_header
 
 from .problems import Refused
@@ -64,7 +63,7 @@ def _of_form(request: Request, body: bytes) -> Upload:
         parser = FormParser(FORM, None, files.append, boundary=boundary, config=in_memory)
         parser.write(body)
         parser.finalize()
-    except (FormParserError, ValueError) as error:
+    except ValueError as error:
         raise Refused(400, "bad_request", f"the form cannot be read ({error}); {ACCEPTED}") from error
     if len(files) != 1:
         raise Refused(400, "bad_request", f"the form has {len(files)} files; {ACCEPTED}")

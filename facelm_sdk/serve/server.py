@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from collections.abc import Callable
 from types import FrameType
@@ -23,6 +24,7 @@ def run(app: FastAPI, host: str, port: int, *, drain: float = 0.0, started: Call
     it; what was taken is done, and the process ends. A second signal ends it at once. Port 0 is any that is free.
     Raises OSError where the address cannot be had.
     """
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # a client's damaged form is its answer's matter
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
     config = uvicorn.Config(app, log_config=None, access_log=False, server_header=False, ws="none", lifespan="on")
