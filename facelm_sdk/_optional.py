@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from importlib import import_module
 from typing import Any
@@ -23,7 +24,8 @@ def load_cv2() -> Any:
 
 
 def load_onnxruntime() -> Any:
-    """onnxruntime. Raises MissingDependencyError with the line to type."""
+    """onnxruntime, which reports nothing. Raises MissingDependencyError with the line to type."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # 1.32 asks for its maker's address as it is imported
     try:
         import onnxruntime
 
