@@ -136,8 +136,8 @@ _KINDS = {"File": "file", "Directory": "folder"}
 class Writing:
     """A file that is being written: a draft beside it until the with block ends, then moved to its place.
 
-    In an object store, where a file is there once it is whole, it is written at its place. Where the block raises, a
-    draft is removed; in an object store, nothing is put.
+    In an object store, where a file is there once it is closed, it is written at its place. Where the block raises,
+    what was written is removed.
     """
 
     def __init__(self, system: Any, path: str) -> None:
@@ -149,8 +149,6 @@ class Writing:
         return self._stream
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if error is not None and self.draft == self.path:
-            return  # closed, the object would stand there half
         self._stream.close()
         if error is not None:
             self.system.delete_file(self.draft)
