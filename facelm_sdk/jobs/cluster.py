@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
 from collections.abc import Generator, Sequence
 from typing import Any
 
@@ -31,8 +32,8 @@ def run(
     ours = not ray.is_initialized()
     if ours:
         place = address or os.environ.get("RAY_ADDRESS") or "local"
-        cores = {"num_cpus": workers} if place == "local" and workers else {}
-        ray.init(address=place, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False, **cores)
+        local = {"num_cpus": workers, "include_dashboard": False} if place == "local" else {}
+        ray.init(address=place, log_to_driver=False, logging_level=logging.ERROR, **local)
     try:
         context = data.DataContext.get_current()
         context.enable_progress_bars = context.print_on_execution_start = False
@@ -42,7 +43,7 @@ def run(
         on_cuda = "CUDAExecutionProvider" in (work.aligner.pipeline or work.aligner.landmarker).session.providers
         done = numbers.map_batches(
             _Actor,
-            fn_constructor_args=(work, tuple(parts)),
+            fn_constructor_args=(pickle.dumps(work), tuple(parts)),
             batch_size=1,
             compute=data.ActorPoolStrategy(size=min(size, len(parts))),
             num_cpus=1,
@@ -58,7 +59,7 @@ def run(
 class _Actor:
     """Does the parts that Ray Data gives it the numbers of."""
 
-    def __init__(self, work: Work, parts: Sequence[Part]) -> None:
+    def __init__(self, work: bytes, parts: Sequence[Part]) -> None:
         self._parts = parts
         self._worker = Worker(work)
 

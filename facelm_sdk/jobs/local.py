@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import queue
 import threading
 from collections.abc import Generator, Sequence
@@ -18,7 +19,8 @@ def run(work: Work, parts: Sequence[Part], workers: int) -> Generator[tuple[int,
     waiting = iter(parts)
     lock = threading.Lock()
     told: queue.SimpleQueue[tuple[int, int] | BaseException | None] = queue.SimpleQueue()
-    crew = [Worker(work) for _ in range(min(workers, len(parts)))]
+    pickled = pickle.dumps(work)
+    crew = [Worker(pickled) for _ in range(min(workers, len(parts)))]
     stopping = threading.Event()
 
     def loop(worker: Worker) -> None:

@@ -79,10 +79,13 @@ def part_file(folder: Place, part: Part) -> Place:
 
 
 class Worker:
-    """A process that does parts, one after the other. It ends with the process that made it, however that ends."""
+    """A process that does parts, one after the other. It ends with the process that made it, however that ends.
 
-    def __init__(self, work: Work) -> None:
-        self._work = pickle.dumps(work)
+    ``work`` is a pickled :class:`Work`, whose models are opened in the process alone.
+    """
+
+    def __init__(self, work: bytes) -> None:
+        self._work = work
         self._deaths: Counter[int] = Counter()
         self._given_up: dict[int, str] = {}
         self._process: subprocess.Popen[bytes] | None = None
