@@ -24,7 +24,10 @@ ray = pytest.importorskip("ray", reason='Ray is not installed: pip install "face
 def cluster():
     """A Ray of two cores, which jobs of this process use."""
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    except Exception as error:  # it has no class for that it waited half a minute in vain
+        pytest.skip(f"Ray does not start here: {error}")
     yield
     ray.shutdown()
 
