@@ -18,6 +18,7 @@ PICTURES = 100_000_000
 PRICE = 0.05  # dollars an hour of a core, as clouds ask for about
 CORES = (2, 16, 64, 512)
 KINDS = {"photos": "#0a6ebd", "photos_of_12_megapixels": "#cf222e"}
+TIMES = {1: "1 hour", 10: "10 hours", 24: "a day", 168: "a week", 720: "30 days", 8760: "a year"}
 WIDTH, HEIGHT, LEFT, TOP = 720, 400, 80, 30
 
 
@@ -85,21 +86,15 @@ def picture() -> str:
         return bottom - (bottom - TOP) * math.log10(time / low) / math.log10(high / low)
 
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" font-size="13">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}"',
+        ' font-family="sans-serif" font-size="13">',
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#ffffff"/>',
     ]
     for power in range(11):
         at = x(2**power)
         parts.append(f'<path d="M{at:.1f} {TOP}V{bottom}" stroke="#e4e4e4"/>')
         parts.append(f'<text x="{at:.1f}" y="{bottom + 18}" text-anchor="middle">{2**power}</text>')
-    for time, name in (
-        (1, "1 hour"),
-        (10, "10 hours"),
-        (24, "a day"),
-        (168, "a week"),
-        (720, "30 days"),
-        (8760, "a year"),
-    ):
+    for time, name in TIMES.items():
         parts.append(f'<path d="M{LEFT} {y(time):.1f}H{right}" stroke="#e4e4e4"/>')
         parts.append(f'<text x="{LEFT - 6}" y="{y(time) + 4:.1f}" text-anchor="end">{name}</text>')
     for index, (kind, colour) in enumerate(KINDS.items()):
