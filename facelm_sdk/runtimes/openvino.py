@@ -27,11 +27,11 @@ _DTYPES = {"u8": "uint8", "f32": "float32"}
 class OpenVinoSession(Reopened):
     """A model opened with OpenVINO.
 
-    ``model`` is the path of an .xml. The ``device`` is "cpu" or another of OpenVINO's ("gpu", "gpu:1", "npu"); where
-    there is none such, the CPU is taken, with one warning or, with ``strict``, a ProviderError instead.
-    ``inference_precision`` is what the CPU computes floats in: bf16 is faster, and coarser; a CPU without it takes f32,
-    told in the same way. ``providers`` and ``session_options`` are onnxruntime's and must be None. A landmark model
-    exported for a fixed number of crops takes any number here.
+    ``model`` is the path of an .xml, or of an .onnx, which OpenVINO reads as well. The ``device`` is "cpu" or another
+    of OpenVINO's ("gpu", "gpu:1", "npu"); where there is none such, the CPU is taken, with one warning or, with
+    ``strict``, a ProviderError instead. ``inference_precision`` is what the CPU computes floats in: bf16 is faster, and
+    coarser; a CPU without it takes f32, told in the same way. ``providers`` and ``session_options`` are onnxruntime's
+    and must be None. A landmark model exported for a fixed number of crops takes any number here.
 
     Raises MissingDependencyError, ModelFileError (missing, truncated, not IR), ContractError and InputError.
     """
