@@ -224,12 +224,9 @@ def _machine() -> Iterator[Check]:
     threads = os.environ.get("OMP_NUM_THREADS")
     suffix = f", OMP_NUM_THREADS={threads}" if threads else ""
     yield Check("CPU threads", f"{usable} usable of {os.cpu_count()}{suffix}")
-    fast = (
-        "int8, which this processor is fast at"
-        if machine.fast_int8()
-        else "fp32: no fast int8 is known of this processor"
-    )
-    yield Check("embedded models run in", fast)
+    int8 = machine.int8()
+    kind = "int8, which this processor is fast at" if int8.fast else "fp32: no fast int8 is known of this processor"
+    yield Check("embedded models run in", f"{kind} ({int8.told})")
 
 
 def _not_measured() -> Iterator[Check]:
