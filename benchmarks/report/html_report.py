@@ -19,6 +19,9 @@ METHOD = (
     "readable modules that the files were exported from, in inference mode.",
     "Threads are the same for onnxruntime, OpenVINO, PyTorch and OpenCV; a peer runs in a process of its own that is "
     "kept to as many cores.",
+    "Where times are processor time, no waiting is in them, such as of a peer's threads for each other.",
+    "A peer is scored on whole pictures by its own detector: faces of 300-W's common test set, and pictures without a "
+    "face, whose kinds, though not these pictures, ours was trained on.",
     "Models whose weights do not come with the package are untrained: their times mean something, their points do not.",
     "A machine's peak is an fp32 matrix product of 1024x1024 by PyTorch, measured before and after each comparison; "
     "the share of int8 and bf16 is of that fp32 rate, too.",
