@@ -14,6 +14,7 @@ from facelm_sdk import bench, machine
 from ..report.format import FORMAT
 
 THREADS = int(os.environ.get("FACELM_BENCH_THREADS", "2"))
+PROCESSOR_TIME = os.environ.get("FACELM_BENCH_CLOCK") == "processor"
 SIDE = 1024
 PACKAGES = ("torch", "openvino", "onnxruntime-gpu", "tensorrt", "tensorrt-rtx")
 
@@ -37,6 +38,7 @@ def circumstances() -> dict[str, Any]:
     return {
         "format": FORMAT,
         "threads": THREADS,
+        "clock": "processor time of all threads" if PROCESSOR_TIME else "wall-clock time",
         "versions": versions,
         **machine.describe(),
         **gpu,
