@@ -31,7 +31,9 @@ LANDMARKS_HEAD = (
     "| model | points | crop | file | MB | ms a face | error, 300-W common | error, turned faces | scores | terms |\n"
     "|---|---|---|---|---|---|---|---|---|---|"
 )
-DETECTORS_HEAD = "| detector | points | MB | ms a pass | faces of frames found | false boxes | terms |\n|---|---|---|---|---|---|---|"
+DETECTORS_HEAD = (
+    "| detector | points | MB | ms a pass | faces found | false boxes | terms |\n|---|---|---|---|---|---|---|"
+)
 
 
 def table() -> str:
