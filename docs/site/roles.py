@@ -28,4 +28,5 @@ def _link(obj: griffe.Object, name: str) -> str:
         path = scope.resolve(name)
     except griffe.NameResolutionError:
         path = name
-    return f'<autoref optional identifier="{path}"><code>{name}</code></autoref>'
+    shown = name.replace("_", "&#95;")  # no emphasis
+    return f'<autoref optional identifier="{path}"><code>{shown}</code></autoref>'
