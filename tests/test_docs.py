@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 import pytest
 
-from facelm_sdk import VideoWriter
+from facelm_sdk import VideoWriter, zoo
 from facelm_sdk import markup as markups
 from facelm_training.recipe import read_toml
 
@@ -62,6 +62,16 @@ def test_the_table_of_models_is_that_of_the_cards():
     assert module(DOCS / "site" / "models_table.py").with_table(page) == page, "run python docs/site/models_table.py"
 
 
+def test_checkpoints_that_are_not_embedded_have_a_table_too(monkeypatch):
+    without = [entry for entry in zoo.list_models() if entry.name != "lotr_m"]
+    monkeypatch.setattr(zoo, "list_models", lambda: without)
+    embedded, checkpoints = module(DOCS / "site" / "models_table.py").table().split("Checkpoints of facelm-weights")
+    assert "lotr_m.md" not in embedded
+    assert (
+        "| 68 (ibug68) | 192 px | fp32 | 11." in checkpoints and "| 5.65% | 11.31% | no | research use |" in checkpoints
+    )
+
+
 def test_the_plot_is_of_the_committed_results():
     drawn = module(DOCS / "site" / "accuracy_speed.py").picture()
     assert (DOCS / "accuracy_speed.svg").read_text() == drawn, "run python docs/site/accuracy_speed.py"
@@ -81,6 +91,9 @@ class Block:
 
     @property
     def commands(self):
+        """The words of each line of a block of the shell."""
+        if self.language != "sh":
+            return []
         lines = [shlex.split(line, comments=True) for line in self.text.splitlines()]
         return [words for words in lines if words]
 
@@ -103,7 +116,7 @@ RUN = [page for page in PAGES if any(block.why is None for block in blocks(page)
 def test_every_block_is_seen():
     for page in PAGES:
         assert page.read_text().count("```") == 2 * len(blocks(page)), page
-    assert {block.language for block in BLOCKS} == {"python", "sh"}
+    assert not {block.language for block in BLOCKS} & {"", "bash", "console", "py", "shell"}, "python and sh are run"
 
 
 @pytest.fixture(scope="session")
@@ -141,8 +154,9 @@ def test_the_blocks_of_a_page_run_one_after_the_other(page, workplace, monkeypat
         if block.language == "python":
             code = compile("\n" * block.line + block.text, str(page), "exec")
             exec(code, names)
-        for words in block.commands * (block.language == "sh"):
-            assert run(words, monkeypatch) in (0, None), f"{block}: {shlex.join(words)}"
+        for words in block.commands:
+            fine = (None, 0, 1) if words == ["facelm", "doctor"] else (None, 0)  # 1: it found something to mend
+            assert run(words, monkeypatch) in fine, f"{block}: {shlex.join(words)}"
 
 
 def run(words, monkeypatch):
@@ -165,14 +179,11 @@ def test_blocks_that_are_not_run_are_code_and_name_commands_that_exist(monkeypat
     for block in (block for block in BLOCKS if block.why is not None):
         if block.language == "python":
             compile(block.text, str(block), "exec")
-            continue
         for words in block.commands:
             if words[0].startswith("facelm"):
                 parse(words, commands)
             elif words[0] == "make":
                 assert words[1] in targets, f"{block}: make {words[1]}"
-            else:
-                assert words[0] in ("pip", "pytest", "python"), f"{block}: {words[0]}"
             for wanted in re.findall(r"(?:facelm-sdk|\.)\[([\w,-]+)\]", " ".join(words)):
                 assert set(wanted.split(",")) <= set(extras), f"{block}: {wanted}"
 

@@ -1,4 +1,4 @@
-"""The table of the embedded models: ``python docs/site/models_table.py`` makes it anew in which-model.md.
+"""The tables of models that have a card: ``python docs/site/models_table.py`` makes them anew in which-model.md.
 
 Names, points, sizes and terms are what the files say of themselves, errors those of the cards in models/weights, times
 those of one run of the benchmarks.
@@ -37,16 +37,18 @@ DETECTORS_HEAD = (
 
 
 def table() -> str:
-    """The two tables, of landmark models and detectors, in Markdown."""
+    """The tables, in Markdown: embedded landmark models, detectors, and checkpoints that are not embedded, if any."""
     run = read(RUN)
-    landmarks, detectors = [LANDMARKS_HEAD], [DETECTORS_HEAD]
-    for entry in sorted(zoo.list_models(), key=lambda entry: entry.name not in (zoo.LANDMARKS, zoo.DETECTOR)):
-        facts = inspect_model(zoo.WEIGHTS / entry.file)
-        if entry.task == "landmarks":
-            landmarks.append(_landmarks(entry, facts, run))
-        elif entry.task == "detection":
-            detectors.append(_detector(entry, facts, run))
-    return "\n".join([*landmarks, "", *detectors]) + "\n"
+    entries = sorted(zoo.list_models(), key=lambda entry: entry.name not in (zoo.LANDMARKS, zoo.DETECTOR))
+    landmarks = [_embedded(entry, run) for entry in entries if entry.task == "landmarks"]
+    detectors = [_detector(entry, run) for entry in entries if entry.task == "detection"]
+    embedded = {entry.name for entry in entries}
+    cards = sorted(path for path in (ROOT / CARDS).glob("*.json") if path.stem not in embedded)
+    checkpoints = [_checkpoint(path.stem, run) for path in cards]
+    tables = [[LANDMARKS_HEAD, *landmarks], [DETECTORS_HEAD, *detectors]]
+    if checkpoints:
+        tables.append(["Checkpoints of facelm-weights, to be exported first:", "", LANDMARKS_HEAD, *checkpoints])
+    return "\n\n".join("\n".join(lines) for lines in tables) + "\n"
 
 
 def with_table(text: str) -> str:
@@ -56,36 +58,46 @@ def with_table(text: str) -> str:
     return f"{before}{MARKERS[0]}\n{table()}{MARKERS[1]}{after}"
 
 
-def _landmarks(entry: zoo.ModelEntry, facts: dict[str, Any], run: Run) -> str:
-    contract, card = facts["contract"], json.loads((ROOT / CARDS / f"{entry.name}.json").read_text("utf-8"))
-    data = [card.get(name) for name in ("300w/test/common", "turned68/test")]
-    errors = ["" if rows is None else f"{rows[entry.precision]['nme']:.2f}%" for rows in data]
-    size = {"batch": 1, "backend": "onnxruntime", "precision": entry.precision}
+def _embedded(entry: zoo.ModelEntry, run: Run) -> str:
+    facts = inspect_model(zoo.WEIGHTS / entry.file)
+    contract = facts["contract"]
+    values = contract | {"size": contract["crop"]["size"], "scores": contract.get("has_scores")}
+    return _landmarks(entry.name, entry.precision, facts, values, run)
+
+
+def _checkpoint(name: str, run: Run) -> str:
+    facts = inspect_model(ROOT / CARDS / f"{name}.safetensors")
+    card = facts["details"]  # older ones do not say their markup
+    values = {"markup": "ibug68", "scores": card["config"].get("confidence")} | card["config"] | card
+    return _landmarks(name, "fp32", facts, values, run)
+
+
+def _landmarks(name: str, precision: str, facts: dict[str, Any], values: dict[str, Any], run: Run) -> str:
+    card = json.loads((ROOT / CARDS / f"{name}.json").read_text("utf-8"))
+    data = [card.get(data) for data in ("300w/test/common", "turned68/test")]
     cells = (
-        _name(entry),
-        f"{contract['num_landmarks']} ({contract['markup']})",
-        f"{contract['crop']['size']} px",
-        entry.precision,
+        _name(name),
+        f"{values['num_landmarks']} ({values['markup']})",
+        f"{values['size']} px",
+        precision,
         _megabytes(facts),
-        _ms(run, "landmarks", model=entry.name, **size),
-        *errors,
-        "yes" if contract.get("has_scores") else "no",
-        _terms(contract),
+        _ms(run, "landmarks", model=name, batch=1, backend="onnxruntime", precision=precision),
+        *("" if rows is None else f"{rows[precision]['nme']:.2f}%" for rows in data),
+        "yes" if values["scores"] else "no",
+        _terms(values),
     )
     return f"| {' | '.join(cells)} |"
 
 
-def _detector(entry: zoo.ModelEntry, facts: dict[str, Any], run: Run) -> str:
+def _detector(entry: zoo.ModelEntry, run: Run) -> str:
+    facts = inspect_model(zoo.WEIGHTS / entry.file)
     contract = facts["contract"]
-    card = ROOT / CARDS / f"{entry.name}.json"  # the detector alone; an older one's contract has no other rows
-    found = (
-        json.loads(card.read_text("utf-8"))["frames/val"]["all"]
-        if card.exists()
-        else contract["accuracy"]["val frames"]
-    )
+    found, card = contract["accuracy"].get("val frames"), ROOT / CARDS / f"{entry.name}.json"
+    if card.exists():  # newer ones have those of the detector alone in their card
+        found = json.loads(card.read_text("utf-8"))["frames/val"]["all"]
     size = {"size": DETECTOR_SIZE, "backend": "onnxruntime", "precision": entry.precision}
     cells = (
-        _name(entry),
+        _name(entry.name),
         "5 (kps5)",
         _megabytes(facts),
         _ms(run, "detection", model=entry.name, **size),
@@ -96,9 +108,9 @@ def _detector(entry: zoo.ModelEntry, facts: dict[str, Any], run: Run) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _name(entry: zoo.ModelEntry) -> str:
-    default = ", the default" if entry.name in (zoo.LANDMARKS, zoo.DETECTOR) else ""
-    return f"[{entry.name}](../{CARDS}/{entry.name}.md){default}"
+def _name(name: str) -> str:
+    default = ", the default" if name in (zoo.LANDMARKS, zoo.DETECTOR) else ""
+    return f"[{name}](../{CARDS}/{name}.md){default}"
 
 
 def _megabytes(facts: dict[str, Any]) -> str:
@@ -110,8 +122,8 @@ def _ms(run: Run, test: str, **params: Any) -> str:
     return "" if entry is None else f"{entry.median:.1f}"
 
 
-def _terms(contract: dict[str, Any]) -> str:
-    return str(contract["licence"]).partition(";")[0].removeprefix("weights: ").partition(",")[0]
+def _terms(described: dict[str, Any]) -> str:
+    return str(described["licence"]).partition(";")[0].removeprefix("weights: ").partition(",")[0]
 
 
 if __name__ == "__main__":
