@@ -20,14 +20,10 @@ import pytest
 
 from facelm_sdk.bench import Runs, in_turns, tails, times
 
-from .machine import PROCESSOR_TIME, peak
+from .machine import CLOCK, peak
 
 SECONDS = float(os.environ.get("FACELM_BENCH_SECONDS", "0.5"))
 """What one variant of a comparison may take; each has at least three turns."""
-
-
-CLOCK = time.process_time if PROCESSOR_TIME else time.perf_counter
-"""Processor time, of all threads, changes less with what else a busy machine does; users wait by the clock."""
 
 
 class Replay:
