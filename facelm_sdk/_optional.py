@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from functools import cache
 from importlib import import_module
 from typing import Any
@@ -24,8 +23,7 @@ def load_cv2() -> Any:
 
 
 def load_onnxruntime() -> Any:
-    """onnxruntime, which reports nothing. Raises MissingDependencyError with the line to type."""
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # 1.32 asks for its maker's address as it is imported
+    """onnxruntime. Raises MissingDependencyError with the line to type."""
     try:
         import onnxruntime
 
