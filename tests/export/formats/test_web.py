@@ -67,7 +67,7 @@ def test_faces_are_those_of_the_python_runtime(site, tmp_path):
         "upside down": np.ascontiguousarray(hopper[::-1, ::-1]),
         "fills the frame": np.ascontiguousarray(hopper[100:420, 120:400]),
         "large": cv2.resize(hopper, (1401, 1642), interpolation=cv2.INTER_CUBIC),
-        "small": cv2.resize(group, (301, 200), interpolation=cv2.INTER_AREA),
+        "small": cv2.resize(pictures["collins"], (100, 100), interpolation=cv2.INTER_AREA),
         "no face": np.full((480, 640, 3), 90, np.uint8),
     }
     files = [raw(tmp_path, name, image) for name, image in pictures.items()]

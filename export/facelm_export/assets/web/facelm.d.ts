@@ -66,7 +66,10 @@ export class Aligner {
   /** Opens the models of the folder `base`; default: the folder of this module. Rejects where they cannot be had. */
   static load(base?: string | URL, options?: Options): Promise<Aligner>;
   private constructor();
+  /** What runs the landmark model. */
   readonly device: "webgpu" | "wasm";
+  /** Threads of WebAssembly. */
+  readonly threads: number;
   /** What facelm-export wrote: the models' contracts, thresholds and the index runs to draw. */
   readonly manifest: Record<string, any>;
   /**

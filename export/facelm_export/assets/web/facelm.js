@@ -31,6 +31,9 @@ export class Aligner {
   /** What runs the landmark model: "webgpu" or "wasm". */
   device = "wasm";
 
+  /** Threads of WebAssembly. */
+  threads = 1;
+
   /** The contracts, thresholds and index runs to draw, as facelm-export wrote them. */
   get manifest() {
     return this.#manifest;
@@ -64,6 +67,7 @@ export class Aligner {
     const { size } = this.#manifest.models.landmarks.spec.crop;
     await this.#landmarks(new Uint8Array(3 * size * size), 1); // the first run compiles
     this.device = device;
+    this.threads = ort.env.wasm?.numThreads || 1;
   }
 
   /** Return the faces of a picture, best score first; with `kps`, those around the given five points, in their order. */

@@ -14,7 +14,7 @@ async function start() {
   await keepForOffline();
   aligner = await Aligner.load();
   const { detector, landmarks } = aligner.manifest.models;
-  const threads = self.crossOriginIsolated ? "threads" : "one thread";
+  const threads = aligner.threads === 1 ? "1 thread" : `${aligner.threads} threads`;
   const where = aligner.device === "webgpu" ? "WebGPU" : `WebAssembly, ${threads}`;
   say(`Ready: ${landmarks.spec.name} in ${landmarks.spec.precision}, ${where}.`);
   $("terms").textContent = `${detector.spec.name}: ${detector.spec.licence}. ${landmarks.spec.name}: ${landmarks.spec.licence}.`;
