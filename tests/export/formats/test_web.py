@@ -13,8 +13,7 @@ import jsonschema
 import numpy as np
 import pytest
 
-from facelm_export import export
-from facelm_export.formats import ort_web, prepare, web
+from facelm_export.formats import ort_web, prepare, web, write
 from facelm_export.job import ExportJob
 from facelm_sdk import Aligner, Landmarker, Tracker, read_image, zoo
 from facelm_sdk.contract import LandmarkSpec
@@ -31,14 +30,21 @@ PICTURES = ROOT / "examples" / "pictures"
 SCRIPT = Path(__file__).with_name("web_node.mjs")
 
 
-def node(tmp_path, *tasks):
-    """What the tasks of web_node.mjs give, all in one process."""
+@pytest.fixture(scope="module")
+def node():
+    """Has a task of web_node.mjs done, all in one process, since opening the runtime takes longest."""
     if shutil.which("node") is None:
         pytest.skip("Node.js is not installed")
-    (tmp_path / "tasks.json").write_text(json.dumps(tasks))
-    done = subprocess.run(["node", str(SCRIPT), str(tmp_path / "tasks.json")], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(["node", str(SCRIPT)], **pipes) as process:
+
+        def ask(kind, site, **task):
+            process.stdin.write(json.dumps({"kind": kind, "site": str(site), **task}) + "\n")
+            process.stdin.flush()
+            return json.loads(process.stdout.readline())
+
+        yield ask
+        process.stdin.close()
 
 
 def raw(tmp_path, name, image, **more):
@@ -59,24 +65,21 @@ def largest_distance(face, other):
     return float(np.linalg.norm(face.landmarks - np.array(other["landmarks"]), axis=1).max())
 
 
-def test_faces_are_those_of_the_python_runtime(site, tmp_path):
+def test_faces_are_those_of_the_python_runtime(node, site, tmp_path):
     pictures = {path.stem: read_image(path) for path in sorted(PICTURES.glob("*.jpg"))}
     hopper, group = pictures["hopper"], pictures["group"]
     pictures |= {f"{name}_640": at_640(image) for name, image in (("hopper", hopper), ("group", group))}
     pictures |= {
         "upside down": np.ascontiguousarray(hopper[::-1, ::-1]),
         "fills the frame": np.ascontiguousarray(hopper[100:420, 120:400]),
-        "large": cv2.resize(hopper, (1401, 1642), interpolation=cv2.INTER_CUBIC),
+        "large": cv2.resize(hopper, (1001, 1173), interpolation=cv2.INTER_CUBIC),
         "small": cv2.resize(pictures["collins"], (100, 100), interpolation=cv2.INTER_AREA),
         "no face": np.full((480, 640, 3), 90, np.uint8),
     }
     files = [raw(tmp_path, name, image) for name, image in pictures.items()]
     fixed = {"detSize": 400, "maxFaces": 2, "detThresh": 0.5, "minPresence": 0.2, "realign": False}
-    (auto, few) = node(
-        tmp_path,
-        {"kind": "align", "site": str(site), "pictures": files},
-        {"kind": "align", "site": str(site), "options": fixed, "pictures": files[2:4]},
-    )
+    auto = node("align", site, pictures=files)
+    few = node("align", site, options=fixed, pictures=files[2:4])
     aligner = Aligner(variant="fp32")
     one_pass = Aligner(variant="fp32", det_size=400, max_faces=2, det_thresh=0.5, min_presence=0.2, realign=False)
     checked = [(name, image, found, aligner) for (name, image), found in zip(pictures.items(), auto, strict=True)]
@@ -97,13 +100,13 @@ def test_faces_are_those_of_the_python_runtime(site, tmp_path):
     jsonschema.validate({**told, "faces": auto[list(pictures).index("group")]}, json_schema())
 
 
-def test_faces_are_followed_through_a_video(site, tmp_path):
+def test_faces_are_followed_through_a_video(node, site, tmp_path):
     """A shifting face is followed by its landmarks alone, is lost with the picture, and is found again."""
     hopper = at_640(read_image(PICTURES / "hopper.jpg"))
     frames = [np.roll(hopper, shift, axis=1) for shift in (0, 6, 12, 18)]
     frames += [np.zeros_like(hopper), hopper]
     files = [raw(tmp_path, f"frame{index}", frame) for index, frame in enumerate(frames)]
-    (found,) = node(tmp_path, {"kind": "track", "site": str(site), "frames": files})
+    found = node("track", site, frames=files)
     assert [len(faces) for faces in found] == [1, 1, 1, 1, 0, 1]
     tracker = Tracker(variant="fp32", redetect_every=None)
     for frame, faces in zip(frames[:4], found, strict=False):
@@ -112,7 +115,7 @@ def test_faces_are_followed_through_a_video(site, tmp_path):
         assert abs(faces[0]["score"] - face.score) < 1e-3
 
 
-def test_pose_and_openness_are_those_of_the_python_runtime(site, tmp_path):
+def test_pose_and_openness_are_those_of_the_python_runtime(node, site):
     rng = np.random.default_rng(5)
     faces = []
     for _ in range(150):
@@ -121,8 +124,8 @@ def test_pose_and_openness_are_those_of_the_python_runtime(site, tmp_path):
         faces.append(seen[:, :2] / seen[:, 2:] * rng.uniform(200, 2000) + rng.uniform(0, 500, 2))
     faces.append(np.zeros((68, 2)))
     manifest = json.loads((site / "manifest.json").read_text())
-    task = {"kind": "pose", "site": str(site), "head": manifest["head"], "ratios": manifest["openness"]}
-    (found,) = node(tmp_path, {**task, "points": [face.tolist() for face in faces]})
+    points = [face.tolist() for face in faces]
+    found = node("pose", site, head=manifest["head"], ratios=manifest["openness"], points=points)
     assert found.pop() == [None, {"eyes": None, "mouth": None}]
     for face, (pose, openness) in zip(faces, found, strict=False):
         for one, other in zip(head_pose(face), pose.values(), strict=True):
@@ -133,7 +136,7 @@ def test_pose_and_openness_are_those_of_the_python_runtime(site, tmp_path):
     assert manifest["head"]["distance"] == DISTANCE
 
 
-def test_resampling_is_that_of_opencv(site, tmp_path):
+def test_resampling_is_that_of_opencv(node, site, tmp_path):
     """To a grey level: by areas, bilinear, and crops, also those far smaller than the face and beyond the border."""
     picture = read_image(PICTURES / "hopper.jpg")[:411, :500]
     sizes = [(320, 263), (133, 97), (499, 410), (640, 480), (701, 500)]
@@ -145,8 +148,7 @@ def test_resampling_is_that_of_opencv(site, tmp_path):
     for transform, centre in zip(transforms, centres, strict=True):
         transform.matrix[:, 2] = 31.5 - transform.matrix[:, :2] @ centre
     matrices = [transform.matrix.ravel().tolist() for transform in transforms]
-    task = {"kind": "pixels", "site": str(site), "picture": raw(tmp_path, "picture", picture), "size": 64}
-    (found,) = node(tmp_path, {**task, "sizes": sizes, "matrices": matrices})
+    found = node("pixels", site, picture=raw(tmp_path, "picture", picture), size=64, sizes=sizes, matrices=matrices)
     halves, thinned = cv2.resize(picture[:410], (250, 205)), cv2.resize(picture[:408], (125, 102))
     methods = [cv2.INTER_AREA if size < picture.shape[1::-1] else cv2.INTER_LINEAR for size in sizes]
     plain = [cv2.resize(picture, size, interpolation=method) for size, method in zip(sizes, methods, strict=True)]
@@ -165,18 +167,19 @@ CROPS = (
 )
 
 
-def test_crops_are_cut_as_the_contract_says(site, tmp_path, landmark_model):
+def test_crops_are_cut_as_the_contract_says(node, site, tmp_path, landmark_model, monkeypatch):
     """Of tiny models, which say how bright the crop's left half is; a batch may be fixed."""
+    monkeypatch.setattr(ort_web, "files", lambda data: {})
     image = read_image(PICTURES / "hopper.jpg")
     kps = Aligner()(image)[0].kps + np.array([[[0, 0]], [[20, 10]], [[-15, 30]]])
     picture = raw(tmp_path, "one", image, kps=kps.tolist())
     paths = [landmark_model(**values) for values in CROPS]
-    tasks = []
     for index, (path, values) in enumerate(zip(paths, CROPS, strict=True)):
         own = tmp_path / f"site{index}"
-        write_site(own, path.read_bytes(), OrtSession(path).spec, values.get("batch"), ort=site / "ort")
-        tasks.append({"kind": "align", "site": str(own), "pictures": [picture]})
-    for path, values, (found,) in zip(paths, CROPS, node(tmp_path, *tasks), strict=True):
+        job = ExportJob(path.read_bytes(), OrtSession(path).spec, own, values.get("batch"), 16, lambda step: None)
+        write_files(web.files(job)[0])
+        (own / "ort").symlink_to(site / "ort")
+        (found,) = node("align", own, pictures=[picture])
         faces = Aligner(Landmarker(path, max_batch=values.get("batch", 64)), None)(image, kps=kps)
         for face, other in zip(faces, found, strict=True):
             assert largest_distance(face, other) < 0.1
@@ -185,19 +188,9 @@ def test_crops_are_cut_as_the_contract_says(site, tmp_path, landmark_model):
             assert (other["presence"] is None) == (face.presence is None)
 
 
-def write_site(folder, data, spec, batch=None, ort=None):
-    """The site of an ONNX file, as its export writes it; with the runtime of another site."""
-    made, _ = web.files(ExportJob(data, spec, folder, batch, 16, lambda step: None))
-    if ort is not None:
-        made = {path: data for path, data in made.items() if path.parent.name != "ort"}
-    write_files(made)
-    if ort is not None:
-        (folder / "ort").symlink_to(ort)
-
-
-def test_what_cannot_be_taken_is_told(site, tmp_path):
+def test_what_cannot_be_taken_is_told(node, site, tmp_path):
     picture = raw(tmp_path, "one", np.zeros((60, 80, 3), np.uint8))
-    (reasons,) = node(tmp_path, {"kind": "refused", "site": str(site), "picture": picture})
+    reasons = node("refused", site, picture=picture)
     words = ("no option detsize", "64 to 4096", "auto, webgpu or wasm", "manifest.json", "RGBA bytes")
     for reason, expected in zip(reasons, (*words, "a picture is", "five points", "no crop"), strict=True):
         assert expected in reason
@@ -228,15 +221,16 @@ def test_the_declaration_names_what_there_is(site):
     assert set(re.findall(r"^  (\w+):", face, re.M)) == set(json_schema()["$defs"]["face"]["required"])
 
 
-def test_the_export_writes_a_site_with_its_report(small, archive, tmp_path):
-    weights = small("lotr_m_plus").path.parent / "weights.safetensors"
-    done = export("lotr_m_plus", weights=weights, format="web", out=tmp_path / "site", latency=False)
+def test_a_site_comes_with_its_report(small, archive, tmp_path):
+    of = small("lotr_m_plus")
+    job = ExportJob(of.path.read_bytes(), of.spec, tmp_path / "site", None, 16, lambda step: None)
+    done = write(job, {**of.report, "format": "web"}, "web")
     facts = json.loads((done.path / "report.json").read_text())
-    assert facts["format"] == "web" and facts["web"]["onnxruntime-web"] == ort_web.VERSION
-    assert facts["files"]["models/landmarks.onnx"]["bytes"] == (done.path / "models/landmarks.onnx").stat().st_size
+    assert facts["web"]["onnxruntime-web"] == ort_web.VERSION
+    assert facts["files"]["models/landmarks.onnx"]["bytes"] == len(job.data)
     assert "site for the browser" in (done.path / "report.md").read_text()
     assert facts["web"]["version"] in (done.path / "sw.js").read_text()
-    prepare("web", done.path, "again")  # over an earlier one
+    assert prepare("web", done.path, "again") == done.path  # over an earlier one
 
 
 def test_a_folder_with_another_page_is_refused(tmp_path, archive):

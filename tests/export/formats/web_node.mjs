@@ -1,6 +1,7 @@
-// Answers a JSON list of tasks, the file of the first argument, each of one kind, as a JSON list.
+// Answers tasks, a line of JSON each, with a line of JSON each.
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
+import { createInterface } from "node:readline";
 import { pathToFileURL } from "node:url";
 
 const load = (site, file) => import(pathToFileURL(join(site, file)));
@@ -55,6 +56,7 @@ const kinds = {
   },
 };
 
-const answers = [];
-for (const task of JSON.parse(await readFile(process.argv[2]))) answers.push(await kinds[task.kind](task));
-console.log(JSON.stringify(answers));
+for await (const line of createInterface({ input: process.stdin })) {
+  const task = JSON.parse(line);
+  console.log(JSON.stringify(await kinds[task.kind](task)));
+}

@@ -27,8 +27,8 @@ async function keepForOffline() {
   if (!("serviceWorker" in navigator)) return; // a page that is not https, nor localhost
   try {
     const controlled = new Promise((done) => navigator.serviceWorker.addEventListener("controllerchange", done, { once: true }));
-    await navigator.serviceWorker.register("sw.js");
-    if (navigator.serviceWorker.controller === null) await Promise.race([controlled, new Promise((done) => setTimeout(done, 5000))]);
+    const { active } = await navigator.serviceWorker.register("sw.js");
+    if (active === null) await Promise.race([controlled, new Promise((done) => setTimeout(done, 20000))]);
   } catch (error) {
     console.warn("the page will not work offline:", error);
   }

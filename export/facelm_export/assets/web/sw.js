@@ -1,10 +1,11 @@
-// Keeps what the page has loaded, so that it works without a network from then on. A new export is a new version.
+// Keeps what the page has loaded, so that it works without a network from then on. A new export is a new version, which
+// waits until the tabs of the old one are closed, so that page and models are always of one export.
 const CACHE = "facelm-{{version}}";
 const PAGE = ["./", "index.html", "page.js", "facelm.js", "pixels.js", "pose.js"];
 
 self.addEventListener("install", (event) => {
   const requests = PAGE.map((file) => new Request(file, { cache: "no-cache" }));
-  event.waitUntil(caches.open(CACHE).then((cache) => cache.addAll(requests)).then(() => self.skipWaiting()));
+  event.waitUntil(caches.open(CACHE).then((cache) => cache.addAll(requests)));
 });
 
 self.addEventListener("activate", (event) => {
