@@ -120,8 +120,13 @@ function draw(canvas, picture, faces) {
   [canvas.width, canvas.height] = [picture.width, picture.height];
   const context = canvas.getContext("2d");
   context.drawImage(picture, 0, 0);
-  for (const { bbox, landmarks, scores } of faces) {
+  for (const [index, { bbox, landmarks, scores }] of faces.entries()) {
     const size = Math.max(bbox[2] - bbox[0], bbox[3] - bbox[1]);
+    if (faces.length > 1) {
+      context.font = `${Math.max(14, canvas.width / 45)}px system-ui, sans-serif`;
+      context.fillStyle = "white";
+      context.fillText(index + 1, bbox[2], bbox[1]);
+    }
     const radius = Math.max(1, size / 110);
     context.lineWidth = Math.max(1, size / 250);
     context.strokeStyle = "rgba(255, 255, 255, 0.7)";
