@@ -98,15 +98,15 @@ def test_heads_tell_faces_from_noise(trained, faces, data):
     task = confidence.LandmarkTask(create("lotr_m", size=64, layers=1), RECIPE, STAGE, faces, faces)
     held = Negatives.of(list(read_negatives(data / "negatives", "test").values()), OneFace())
     crops = confidence.Crops(RECIPE, STAGE, task, held)
-    shown = [crops.face(number) for number in range(90, 98)]
+    shown = [crops.face(number) for number in range(90, 114)]
     rng = np.random.default_rng(1)
-    shown += [confidence.Shown(held.false_face(number, task.crop, rng, 0.0)) for number in range(4)]
+    shown += [confidence.Shown(held.false_face(number, task.crop, rng, 0.0)) for number in range(12)]
     seen = confidence._Eye(extended, RECIPE, STAGE)("crops", (len(shown), shown))
     with torch.no_grad():
         scores, presence = run_heads(extended.confidence, seen.batch(torch.arange(len(shown))))
-    assert scores.shape == (12, 68) and presence[:8].mean() > presence[8:].mean() + 1
-    assert seen.face.tolist() == [True] * 8 + [False] * 4
-    assert not seen.known[8:].any() and seen.known[:8].any()
+    assert scores.shape == (36, 68) and presence[:24].mean() > presence[24:].mean() + 1
+    assert seen.face.tolist() == [True] * 24 + [False] * 12
+    assert not seen.known[24:].any() and seen.known[:24].any()
 
 
 def test_what_is_right_is_measured_by_the_eye_distance(faces):

@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 import torch
 
+from facelm_sdk import Face
 from facelm_sdk.metrics import inter_ocular
+from facelm_sdk.pose import HEAD_68
 from facelm_training.experiments import fig2_structured as fig2
 from facelm_training.experiments import fig3_subpixel as fig3
+from facelm_training.experiments import recognition
 
 RESULTS = Path(__file__).resolve().parents[2] / "training" / "results"
 
@@ -160,3 +163,33 @@ def test_the_committed_figure_is_this_code(data_dir):
     points = fig3.crop_fractions(fig3.load(data_dir, 40))
     for name, way in fig3.WAYS.items():
         assert fig3.round_trip(points, *way, fig3.SIDE).mean() == pytest.approx(written[name]["64"]["mean"], rel=0.06)
+
+
+def test_pairs_of_recognition_are_of_two_videos():
+    """Of three pictures of one person two are of one video, which says nothing of alignment."""
+    pairs = recognition.Pairs.of(["a", "a", "a", "b"], ["0", "0", "1", "0"])
+    assert pairs.same.tolist() == [[0, 2], [1, 2]]
+    assert pairs.other.tolist() == [[0, 3], [1, 3], [2, 3]]
+
+
+def test_acceptance_and_what_a_way_gains():
+    """A threshold that lets one pair of two people in ten pass; one way is right twice as often."""
+    other = np.linspace(1, 2, 101)
+    same = np.array([0.5, 1.05, 1.5, 1.05])
+    assert recognition.accepted(same, other, 0.1) == 0.75
+    better, worse = (np.r_[np.zeros(hits), np.full(8 - hits, 3.0)] for hits in (8, 4))
+    distances = {"worse": (worse, other), "better": (better, other)}
+    gains = recognition.against(distances, "worse", np.repeat(np.arange(4), 2), 0.1)
+    mean, low, high = gains["better"]
+    assert list(gains) == ["better"] and mean == 50 and low < 50 < high
+    assert recognition.table(distances)["worse"]["TAR at FAR 0.01"] == 50
+
+
+def test_the_box_crop_of_recognition_has_the_scale_and_place_of_the_aligned_one():
+    points = HEAD_68[:, :2] * 30 + 200
+    face = Face.of_landmarks(points, bbox=[100, 90, 290, 310])
+    kps = face.to("kps5")
+    template = (kps - kps.mean(0)) * 0.9 + (74.5, 80)
+    found = recognition._upright([face], template.astype(np.float64)).transform(box=face.bbox).apply(face.to("kps5"))
+    np.testing.assert_allclose(found.mean(0), template.mean(0), atol=0.01)
+    assert np.ptp(found[:, 0]) == pytest.approx(np.ptp(template[:, 0]), rel=0.05)

@@ -153,6 +153,22 @@ def test_training_starts_from_a_backbone(faces, tmp_path):
             torch.testing.assert_close(value, trained[0].get_parameter(key))
 
 
+def test_training_starts_from_the_backbone_of_another_network(faces, tmp_path):
+    """SLPT's lighter HRNet has the first exchange of each stage of the whole one."""
+    path = weights_file(tmp_path / "hrnet.safetensors", "hrnet18", size=64)
+    other = restore(path).backbone.state_dict()
+    stage = Stage("none", Schedule(steps=1, batch=2, rate=0.0, warmup=0, ema=0.0), "full", 64)
+    small = {"layers": 1, "stages": 1, "dim": 16, "heads": 2}
+    recipe = LandmarkRecipe("slpt_hrnet18", (stage,), "slpt", options=small, backbone=path)
+    trained = dict(train_landmarks(recipe, faces, faces, tmp_path / "run").features[0].named_parameters())
+    assert len(trained) < len(other) and any(key.startswith("stages.2.exchanges.0.") for key in trained)
+    assert not any(key.startswith("stages.2.exchanges.1.") for key in trained)
+    for key, value in trained.items():
+        torch.testing.assert_close(value, other[key])
+    with pytest.raises(InputError, match="its HRNetW18 does not hold a MobileNetV2's"):
+        train_landmarks(LandmarkRecipe("lotr_m", (stage,), backbone=path), faces, faces, tmp_path / "other")
+
+
 def test_what_training_cannot_start_from_is_told(faces, tmp_path):
     stage = Stage("none", Schedule(steps=1, batch=2), "full", 64)
     other = weights_file(tmp_path / "other.safetensors", "fan2", size=64, depth=1)

@@ -81,18 +81,18 @@ def test_a_release_writes_all_or_none_and_never_over_its_weights(repository):
     link.symlink_to(stored)
     for weights in (stored, link):
         with pytest.raises(InputError, match=r"the release's retinaface_mnet025\.safetensors .* over what is read"):
-            release_command(weights, repository, None, repository)
+            release_command(weights, repository, repository=repository)
     assert stored.read_bytes() == before and not runtime.exists()
 
     mine = repository / "copy.safetensors"
     mine.write_bytes(before)
     (runtime / "manifest.json").mkdir(parents=True)
     with pytest.raises(OutputError, match=r"manifest\.json .* is a folder"):
-        release_command(mine, repository, None, repository)
+        release_command(mine, repository, repository=repository)
     assert stored.read_bytes() == before and len([*folder.iterdir()]) == 1
 
     (runtime / "manifest.json").rmdir()
-    release_command(mine, repository, None, repository)
+    release_command(mine, repository, repository=repository)
     assert sorted(path.name for path in folder.iterdir()) == [
         f"retinaface_mnet025.{ending}" for ending in ("json", "md", "safetensors")
     ]
@@ -103,11 +103,24 @@ def test_a_release_writes_all_or_none_and_never_over_its_weights(repository):
     assert entry["sha256"] == hashlib.sha256(stored.read_bytes()).hexdigest() and mine.read_bytes() == before
 
 
+def test_a_checkpoint_that_is_not_embedded_is_kept_in_half_precision(repository):
+    mine = repository / "mine.safetensors"
+    (repository / release.CHECKPOINTS / "retinaface_mnet025.safetensors").rename(mine)
+    release_command(mine, repository, embed=False, repository=repository)
+    assert not (repository / release.RUNTIME).exists()
+    stored = repository / release.CHECKPOINTS / "retinaface_mnet025.safetensors"
+    assert stored.stat().st_size < 0.6 * mine.stat().st_size
+    with safe_open(stored, "np") as file, safe_open(mine, "np") as before:
+        assert json.loads(file.metadata()["facelm"])["accuracy"] == {"x": 1}
+        for key in before.keys():  # noqa: SIM118 (it cannot be iterated)
+            np.testing.assert_allclose(file.get_tensor(key), before.get_tensor(key), rtol=1e-3, atol=1e-7)
+
+
 def test_what_holds_no_weights_is_told(tmp_path):
     (tmp_path / "text.safetensors").write_text("hello")
     for name, told in (("none", "there is no weights file"), ("text", "not a readable safetensors file")):
         with pytest.raises(ModelFileError, match=told):
-            release_command(tmp_path / f"{name}.safetensors", tmp_path, None, tmp_path)
+            release_command(tmp_path / f"{name}.safetensors", tmp_path, repository=tmp_path)
 
 
 def test_the_plot(tmp_path):

@@ -6,6 +6,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from facelm_sdk.transform import CropTransform
+
 Image = NDArray[np.uint8]
 
 
@@ -190,3 +192,18 @@ def cover_part(
         noise = rng.uniform(0, 255, (int(rng.integers(2, 24)), int(rng.integers(2, 24)), 3)).astype(np.float32)
         fill = cv2.resize(noise, (image.shape[1], size), interpolation=cv2.INTER_LINEAR)  # type: ignore[assignment]
     return np.where(mask[..., None], fill, image).astype(np.uint8), np.asarray(covered)
+
+
+def any_square(
+    image: Image, size: int, rng: np.random.Generator, angle: float, sides: tuple[float, float], margin: float
+) -> Image:
+    """A square (size, size, 3) of any place in a picture, turned by ``angle`` radians.
+
+    Its side is, log-uniformly, between ``sides`` times the picture's short side; its centre is ``margin`` (a part of
+    width and height) or more from the picture's edges.
+    """
+    height, width = image.shape[:2]
+    side = min(height, width) * float(np.exp(rng.uniform(*np.log(sides))))
+    linear = size / side * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    shift = (size - 1) / 2 - linear @ (rng.uniform(margin, 1 - margin, 2) * (width, height))
+    return CropTransform(np.concatenate([linear, shift[:, None]], 1), size).warp(image)

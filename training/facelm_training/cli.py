@@ -36,7 +36,7 @@ def train_command(
     threads: Annotated[int | None, typer.Option(help="CPU threads; default: all")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:<index>")] = "cpu",
     backbone: Annotated[
-        str | None, typer.Option(help="an ImageNet checkpoint in the place of the recipe's backbone")
+        str | None, typer.Option(help="an ImageNet checkpoint or a network trained here, in place of the recipe's")
     ] = None,
     start: Annotated[
         str | None, typer.Option(help="trained weights in the place of the recipe's start: a name or .safetensors")

@@ -20,7 +20,7 @@ from facelm_sdk.boxes import iou
 from facelm_sdk.transform import CropTransform
 
 from . import datasets
-from .augment import degrade, draw_faces, photometric, write_text
+from .augment import any_square, degrade, draw_faces, photometric, write_text
 from .data import Frame, detection_frames, same_face, shuffled
 from .fast import speed_up
 from .loop import train
@@ -91,12 +91,7 @@ class Composer:
     def _without_face(self, size: int, rng: np.random.Generator) -> NDArray[np.uint8]:
         """A square (size, size, 3) of any place, scale and roll in a picture of the scenery."""
         image = self.scenery[int(rng.integers(len(self.scenery)))].image()
-        height, width = image.shape[:2]
-        side = min(height, width) * float(np.exp(rng.uniform(np.log(0.25), np.log(1.7))))
-        angle = np.deg2rad(self._roll(rng))
-        linear = size / side * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-        shift = (size - 1) / 2 - linear @ (rng.uniform(0.25, 0.75, 2) * (width, height))
-        return CropTransform(np.concatenate([linear, shift[:, None]], 1), size).warp(image)
+        return any_square(image, size, rng, np.deg2rad(self._roll(rng)), (0.25, 1.7), 0.25)
 
     def _backdrop(self, size: int, rng: np.random.Generator) -> NDArray[np.uint8]:
         draw = rng.random()

@@ -17,7 +17,7 @@ from facelm_models import create, info, restore
 from facelm_models.heatmaps import decode
 from facelm_models.protocol import MeanShapeNetwork
 from facelm_models.slpt import SLPT
-from facelm_models.weights import WeightsError, load_backbone
+from facelm_models.weights import WeightsError, load_backbone, read_card
 from facelm_sdk import markup as markups
 from facelm_sdk.errors import InputError
 from facelm_sdk.metrics import bounding_box, inter_ocular, point_errors
@@ -307,13 +307,33 @@ def _started(model: nn.Module, recipe: LandmarkRecipe) -> nn.Module:
 
 
 def _load_backbone(model: nn.Module, recipe: LandmarkRecipe) -> None:
+    """Fill the backbone of ``model`` from ImageNet, or from that of another network which was trained here."""
     try:
-        load_backbone(model.get_submodule("backbone"), recipe.backbone)
+        if Path(recipe.backbone).suffix == "" or "model" in read_card(recipe.backbone):
+            _copy_backbone(restore(recipe.backbone), model)
+        else:
+            load_backbone(model.get_submodule("backbone"), recipe.backbone)
     except (WeightsError, AttributeError) as error:
         raise InputError(
-            f"the backbone of {recipe.model} cannot start from {recipe.backbone}: {error}. --backbone FILE takes an "
-            "ImageNet checkpoint in torchvision's names; --backbone '' trains it from random weights"
+            f"the backbone of {recipe.model} cannot start from {recipe.backbone}: {error}. --backbone takes an "
+            "ImageNet checkpoint in torchvision's names, or a network trained here (name or .safetensors) with the "
+            "same backbone; --backbone '' trains it from random weights"
         ) from error
+
+
+def _copy_backbone(trained: nn.Module, model: nn.Module) -> None:
+    """All of the backbone of ``model`` from that of ``trained``, which may go on where a lighter one ends."""
+    source, target = _backbone(trained), _backbone(model)
+    found, wanted = source.state_dict(), target.state_dict()
+    lacking = [key for key, value in wanted.items() if key not in found or found[key].shape != value.shape]
+    if type(source) is not type(target) or lacking:
+        raise WeightsError(f"its {type(source).__name__} does not hold a {type(target).__name__}'s {[*lacking, ''][0]}")
+    target.load_state_dict({key: found[key] for key in wanted})
+
+
+def _backbone(network: nn.Module) -> nn.Module:
+    features = getattr(network, "features", None)  # SLPT has its backbone and what makes one map of it in there
+    return features[0] if isinstance(features, nn.Sequential) else network.get_submodule("backbone")
 
 
 def train_landmarks(

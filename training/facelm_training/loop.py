@@ -260,7 +260,8 @@ def _optimiser(model: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
         for part, decay in zip((kernels, biases), _decays(schedule), strict=True)
     ]
     kinds: dict[str, type[Any]] = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "lamb": Lamb}
-    optimiser: torch.optim.Optimizer = kinds[schedule.optimiser](groups, lr=schedule.rate)
+    fused = {} if schedule.optimiser == "lamb" else {"fused": True}  # a kernel for all of a thousand tensors
+    optimiser: torch.optim.Optimizer = kinds[schedule.optimiser](groups, lr=schedule.rate, **fused)
     return optimiser
 
 

@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from facelm_sdk import Detector
 from facelm_sdk.errors import InputError
 from facelm_sdk.images.header import SUFFIXES
-from facelm_sdk.transform import CropRecipe, CropTransform
+from facelm_sdk.transform import CropRecipe
 from facelm_sdk.types import ImageArray
 
 from .archives import read_zipped
+from .augment import any_square
 from .data import Frame, labelled_frames
 from .datasets.base import read_stored
 
@@ -116,13 +117,7 @@ class Negatives:
         every = len(self.images) + len(self.scenes)
         index = int(rng.integers(every))
         image = self.images[index] if index < len(self.images) else self.scenes[index - len(self.images)]
-        height, width = image.shape[:2]
-        side = min(height, width) * float(np.exp(rng.uniform(np.log(0.12), np.log(1.1))))
-        centre = rng.uniform(0.15, 0.85, 2) * (width, height)
-        angle, zoom = rng.normal(0, np.deg2rad(20)), size / side
-        linear = zoom * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-        shift = (size - 1) / 2 - linear @ centre
-        return CropTransform(np.concatenate([linear, shift[:, None]], 1), size).warp(image)
+        return any_square(image, size, rng, rng.normal(0, np.deg2rad(20)), (0.12, 1.1), 0.15)
 
 
 def misplaced(matrix: NDArray[np.float64], size: int, rng: np.random.Generator) -> NDArray[np.float64]:

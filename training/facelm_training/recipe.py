@@ -130,7 +130,8 @@ class LandmarkRecipe:
     ``held_out_part`` of the training pictures, always the same, take the place of ``val`` if it is above 0.
     ``start``: trained weights to begin with, of the same architecture at any crop size, as the name of a model whose
     weights are in facelm-weights or a .safetensors file; where a confidence stage is the only one, that network as it
-    is. ``backbone``: an ImageNet checkpoint in torchvision's names (.pth or .safetensors), for the backbone alone.
+    is. ``backbone``: for the backbone alone, an ImageNet checkpoint in torchvision's names (.pth or .safetensors), or a
+    network that was trained here and has the same one, as for ``start``.
     ``confidence``: the crops of a last stage of that name.
     """
 

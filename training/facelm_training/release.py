@@ -80,6 +80,9 @@ def release_command(
     calib: Annotated[
         Path | None, typer.Option(help="pictures to calibrate int8 on; default: the package's portraits")
     ] = None,
+    embed: Annotated[
+        bool, typer.Option(help="put ONNX files into the runtime's package; without, the checkpoint is kept in fp16")
+    ] = True,
     repository: Annotated[Path, typer.Option(help="the repository's root")] = Path(),
 ) -> None:
     """Score the weights on the test sets, write their model card, and embed them: safetensors, ONNX and manifest.
@@ -102,12 +105,14 @@ def release_command(
     if task == "landmarks":
         files["int8"] = f"{name}_int8.onnx"
     endings = (".safetensors", ".md", ".json", "_ced.png", "_sheet.jpg", "_reliability.png", "_scores.png")
-    outputs = (*(CHECKPOINTS / f"{name}{ending}" for ending in endings), *(RUNTIME / file for file in files.values()))
-    check_outputs({f"the release's {path.name}": repository / path for path in (*outputs, manifest)}, [weights])
+    outputs = [CHECKPOINTS / f"{name}{ending}" for ending in endings]
+    if embed:
+        outputs += [*(RUNTIME / file for file in files.values()), manifest]
+    check_outputs({f"the release's {path.name}": repository / path for path in outputs}, [weights])
     with tempfile.TemporaryDirectory() as scratch:
         staged = Path(scratch, "staged")
         checkpoints, runtime = staged / CHECKPOINTS, staged / RUNTIME
-        if (repository / manifest).is_file():
+        if embed and (repository / manifest).is_file():
             write_bytes(staged / manifest, (repository / manifest).read_bytes())
 
         def exported(precision: Precision, weights: Path) -> Path:
@@ -115,7 +120,9 @@ def release_command(
             samples = calib if precision == "int8" else None
             return export(name, precision=precision, weights=weights, calib=samples, latency=False, out=target).path
 
-        drafts = {precision: exported(precision, weights) for precision in files}
+        kept = Path(scratch, weights.name)  # what is scored is what stays
+        write_bytes(kept, to_bytes(network, card, half=not embed))
+        drafts = {precision: exported(precision, kept) for precision in files}
         if task == "detection":
             tables, accuracy = _detection(drafts["fp32"], data, checkpoints / f"{name}_scores.png")
         else:
@@ -126,9 +133,10 @@ def release_command(
             tables |= _confidence(drafts, detector, data, checkpoints / f"{name}_reliability.png")
         final = checkpoints / f"{name}.safetensors"
         for precision in reversed(files):  # the checkpoint that stays says how good fp32 is
-            write_bytes(final, to_bytes(network, card | {"accuracy": accuracy[precision]}))
-            write_bytes(runtime / files[precision], exported(precision, final).read_bytes())
-            _enter(staged / manifest, name, task, runtime / files[precision], precision)
+            write_bytes(final, to_bytes(network, card | {"accuracy": accuracy[precision]}, half=not embed))
+            if embed:
+                write_bytes(runtime / files[precision], exported(precision, final).read_bytes())
+                _enter(staged / manifest, name, task, runtime / files[precision], precision)
         write_bytes(checkpoints / f"{name}.md", _markdown(name, task, card, tables).encode())
         write_bytes(checkpoints / f"{name}.json", (json.dumps(tables, indent=1) + "\n").encode())
         made = [path.relative_to(staged) for path in staged.rglob("*") if path.is_file()]

@@ -188,6 +188,14 @@ def test_crops_are_cut_as_the_contract_says(node, site, tmp_path, landmark_model
             assert (other["presence"] is None) == (face.presence is None)
 
 
+def test_the_code_for_node_in_the_docs_runs(node, site, tmp_path):
+    text = (ROOT / "docs" / "browser.md").read_text().partition("## Node.js")[2].split("```")[1].removeprefix("js\n")
+    (tmp_path / "site").symlink_to(site)
+    photo = read_image(PICTURES / "hopper.jpg")
+    (face,) = node("run", tmp_path, text=text, picture=raw(tmp_path, "one", photo))
+    assert largest_distance(Aligner(variant="fp32")(photo)[0], face) <= 0.5
+
+
 def test_what_cannot_be_taken_is_told(node, site, tmp_path):
     picture = raw(tmp_path, "one", np.zeros((60, 80, 3), np.uint8))
     reasons = node("refused", site, picture=picture)
