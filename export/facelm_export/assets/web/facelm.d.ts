@@ -66,8 +66,8 @@ export class Aligner {
   /** Opens the models of the folder `base`; default: the folder of this module. Rejects where they cannot be had. */
   static load(base?: string | URL, options?: Options): Promise<Aligner>;
   private constructor();
-  /** What runs the landmark model. */
-  readonly device: "webgpu" | "wasm";
+  /** What runs the landmark model; "ort" where one was given. */
+  readonly device: "webgpu" | "wasm" | "ort";
   /** Threads of WebAssembly. */
   readonly threads: number;
   /** What facelm-export wrote: the models' contracts, thresholds and the index runs to draw. */

@@ -28,7 +28,7 @@ export class Aligner {
     this.#options = options;
   }
 
-  /** What runs the landmark model: "webgpu" or "wasm". */
+  /** What runs the landmark model: "webgpu", "wasm", or "ort" where that was given. */
   device = "wasm";
 
   /** Threads of WebAssembly. */
@@ -66,7 +66,7 @@ export class Aligner {
     this.#landmarker = await ort.InferenceSession.create(landmarks, options);
     const { size } = this.#manifest.models.landmarks.spec.crop;
     await this.#landmarks(new Uint8Array(3 * size * size), 1); // the first run compiles
-    this.device = device;
+    this.device = this.#options.ort === undefined ? device : "ort";
     this.threads = ort.env.wasm?.numThreads || 1;
   }
 
