@@ -43,6 +43,12 @@ def is_url(source: str) -> bool:
     return _URL.match(source) is not None
 
 
+def printable(text: str) -> str:
+    """Return a text with file names in it as valid Unicode: bytes that are not UTF-8 become ``\\xff`` and the like."""
+    surrogates = "surrogatepass" if os.name == "nt" else "surrogateescape"
+    return text.encode("utf-8", surrogates).decode("utf-8", "backslashreplace")
+
+
 def read_bytes(path: Path) -> bytes:
     """Return what a file holds, or a pipe that somebody writes into. Raises OSError, for devices and idle pipes too."""
     mode = path.stat().st_mode

@@ -94,6 +94,11 @@ class Landmarker:
         """The side S of a crop in pixels."""
         return self.recipe.size
 
+    @property
+    def flip(self) -> bool:
+        """Whether landmarks are the mean with those of the mirrored crop, in the graph or by this class."""
+        return self.spec.flip or self._flip_here
+
     def __call__(self, crops: ImageArray) -> NDArray[np.float32]:
         """Crops (n, S, S, 3) uint8 BGR -> landmarks (n, L, 2) float32, (x, y) crop pixels."""
         return self.run(crops).landmarks

@@ -14,9 +14,8 @@ from rich.progress import Progress
 from typer.core import TyperCommand
 
 from .. import zoo
-from .._optional import load_cv2
 from ..aligner import Aligner
-from ..errors import FacelmError, InputError
+from ..errors import InputError
 from ..files import Identity, LinesFile, check_outputs, check_place, identities, identity, write_bytes
 from ..images.draw import draw as draw_faces
 from ..images.folder import Item, beside_reserved, expand, places, told_of_none, write_image
@@ -25,6 +24,7 @@ from ..interop.pts import write_pts
 from ..parallel import checked_workers, map_in_order
 from ..profile import READ, call, stage
 from ..runtimes.open import Variant
+from ..table import error_text, picture_errors
 from ..types import MAX_CROP, Face
 from .formats import NAMES, Format, Results, json_bytes, open_results
 from .options import (
@@ -49,6 +49,13 @@ class Drawing(str, Enum):
     POSE = "pose"
 
 
+class Engine(str, Enum):
+    """What shares a big job out."""
+
+    LOCAL = "local"
+    RAY = "ray"
+
+
 class AlignCommand(TyperCommand):
     """``--draw`` may stand alone, before a picture even: only a word of :class:`Drawing` behind it is its value."""
 
@@ -66,7 +73,12 @@ class AlignCommand(TyperCommand):
 
 
 def align(
-    sources: Annotated[list[str], typer.Argument(help="Pictures, folders (searched recursively) or glob patterns.")],
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            help="Pictures, folders (searched recursively), glob patterns; with --out also LIST.txt, .parquet, URLs."
+        ),
+    ],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="DIR", help="Where results go: DIR/<name>.json each.")
     ] = None,
@@ -118,11 +130,72 @@ def align(
     max_pixels: Annotated[
         int | None, typer.Option(help="Refuse pictures of more. (default: FACELM_MAX_PIXELS, or 178956970)")
     ] = None,
+    out: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE.parquet",
+            help="A big job: all faces as rows of one file or URL. Killed, it goes on where it was.",
+        ),
+    ] = None,
+    column: Annotated[
+        str | None, typer.Option(help="With --out: the column of pictures in .parquet sources. (default: a usual name)")
+    ] = None,
+    root: Annotated[
+        str | None,
+        typer.Option(metavar="DIR|URL", help="With --out: where relative paths of lists lead from. (default: here)"),
+    ] = None,
+    engine: Annotated[
+        Engine | None, typer.Option(help="With --out: what shares the work out. (default: local)", show_default=False)
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(help="With --engine ray: of a running cluster. (default: a local one)")
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No line a face, no progress bar.")] = False,
     profile: Annotated[bool, typer.Option("--profile", help="Where the time went, on stderr at the end.")] = False,
 ) -> None:
     """Find faces and their landmarks in pictures."""
     drawing = draw is not Drawing.NOTHING
+    of_job = {"--column": column, "--root": root, "--engine": engine, "--address": address}
+    if out is None and (given := [name for name, value in of_job.items() if value is not None]):
+        raise InputError(f"{', '.join(given)}: only with --out FILE.parquet")
+    one_each = {"-o": output, "--format": kind, "--json-lines": json_lines, "--draw": drawing, "--crops": crops}
+    if out is not None and (given := [name for name, value in {**one_each, "--profile": profile}.items() if value]):
+        raise InputError(f"{', '.join(given)}: not with --out, which writes one file of rows and nothing else")
+
+    def open_aligner() -> Aligner:
+        return Aligner(
+            model,
+            detector,
+            flip=flip,
+            variant=cast("Variant", variant),
+            device=device,
+            providers=providers_of(provider, device),
+            strict=strict,
+            det_size=det_size_of(det_size),
+            det_thresh=det_thresh,
+            threads=threads,
+            max_faces=max_faces,
+            min_presence=min_presence,
+            profile=profile,
+            max_pixels=max_pixels,
+            licence_notice=not quiet,
+        )
+
+    if out is not None:
+        from . import jobs
+
+        jobs.run(
+            sources,
+            out,
+            open_aligner(),
+            workers=workers,
+            column=column,
+            root=root,
+            engine=(engine or Engine.LOCAL).value,
+            address=address,
+            quiet=quiet,
+        )
+        return
     if output is None and (drawing or crops is not None):
         raise InputError("--draw and --crops need a folder: add -o DIR")
     if output is None and kind is not None:
@@ -146,23 +219,7 @@ def align(
         check_place(output / "crops")
         records = places(items, output, ".json", reserved) if kind is Format.JSON else {}
         drawn = places(items, output, ".jpg", reserved) if drawing else {}
-    aligner = Aligner(
-        model,
-        detector,
-        flip=flip,
-        variant=cast("Variant", variant),
-        device=device,
-        providers=providers_of(provider, device),
-        strict=strict,
-        det_size=det_size_of(det_size),
-        det_thresh=det_thresh,
-        threads=threads,
-        max_faces=max_faces,
-        min_presence=min_presence,
-        profile=profile,
-        max_pixels=max_pixels,
-        licence_notice=not quiet,
-    )
+    aligner = open_aligner()
     failed = 0
 
     def work(item: Item) -> _Done | Exception:
@@ -186,7 +243,7 @@ def align(
                 for index, face in enumerate(faces if crops is not None else ()):
                     target = beside_reserved(output / "crops" / f"{item.stem}_{index}.png", reserved)
                     write_image(target, face.crop(picture.view().image, crops or 0, antialias=True))
-        except (FacelmError, OSError, MemoryError, load_cv2().error) as error:
+        except picture_errors() as error:
             return error
         return _Done(record, faces)
 
@@ -252,11 +309,7 @@ def _record(item: Item, picture: Picture, faces: list[Face], aligner: Aligner) -
 
 
 def _told(item: Item, error: Exception) -> str:
-    text, name = str(error), str(item.path)
-    if isinstance(error, MemoryError):
-        text = f"too large for the memory there is{f': {text}' if text else ''}"
-    elif isinstance(error, load_cv2().error):
-        text = f"OpenCV: {error.err or error}"
+    text, name = error_text(error), str(item.path)
     return text if item.problem or text.startswith((name, f"cannot read {name}")) else f"{name}: {text}"
 
 

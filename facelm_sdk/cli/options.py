@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
 from ..errors import InputError
+from ..files import printable as printable
 from ..runtimes.base import PROVIDERS
 
 stderr = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -57,9 +57,3 @@ def det_size_of(text: str) -> Any:
 def counted(count: int, noun: str) -> str:
     """Return a number with what it counts: 1 frame, 2 frames."""
     return f"{count} {noun}{'' if count == 1 else 's'}"
-
-
-def printable(text: str) -> str:
-    """Return a text with file names in it as valid Unicode: bytes that are not UTF-8 become ``\\xff`` and the like."""
-    surrogates = "surrogatepass" if os.name == "nt" else "surrogateescape"
-    return text.encode("utf-8", surrogates).decode("utf-8", "backslashreplace")

@@ -71,8 +71,8 @@ def _paths(source: str) -> Iterator[tuple[Path, Path]]:
     if is_folder(path):
         for found in sorted(_below(path)):
             yield found, path
-    elif _is_pattern(source):
-        for match in _matches(path):
+    elif is_pattern(source):
+        for match in matches(path):
             yield match, match.parent
     else:
         yield path, path.parent
@@ -82,16 +82,18 @@ def _problem(source: str) -> str | None:
     """Why a source is neither a file, a folder nor a pattern of some."""
     if is_url(source):
         return f"{source} is an address; pictures are read from files: download it first"
-    if _is_pattern(source) and not _matches(Path(os.path.expanduser(source))):  # noqa: PTH111 (as below)
+    if is_pattern(source) and not matches(Path(os.path.expanduser(source))):  # noqa: PTH111 (as below)
         return f"no file matches {source}"
     return None
 
 
-def _is_pattern(source: str) -> bool:
+def is_pattern(source: str) -> bool:
+    """Return whether a source is a glob pattern, not the name of a file that is there."""
     return glob.has_magic(source) and not os.path.lexists(os.path.expanduser(source))  # noqa: PTH111 (as below)
 
 
-def _matches(pattern: Path) -> list[Path]:
+def matches(pattern: Path) -> list[Path]:
+    """Return the files that a pattern matches, sorted."""
     paths = [Path(match) for match in sorted(glob.glob(str(pattern), recursive=True))]  # noqa: PTH207 (absolute patterns)
     return [path for path in paths if _may_be_read(path)]
 

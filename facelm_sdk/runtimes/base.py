@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -132,6 +133,12 @@ class Reopened:
 
     def __init__(self, model: str | os.PathLike[str] | bytes, options: RuntimeOptions, **more: Any) -> None:
         self._opened = (model if isinstance(model, bytes) else Path(model).absolute(), options, more)
+
+    @property
+    def sha256(self) -> str:
+        """The sha256 of the file that was opened, as it is now. Raises OSError where it is gone."""
+        model = self._opened[0]
+        return hashlib.sha256(model if isinstance(model, bytes) else model.read_bytes()).hexdigest()
 
     def __reduce__(self) -> tuple[Any, ...]:
         model, options, more = self._opened
