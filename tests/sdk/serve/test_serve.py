@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -29,8 +30,12 @@ pytest.importorskip("prometheus_client", reason="needs facelm-sdk[serve]")
 httpx = pytest.importorskip("httpx")
 
 import uvicorn  # noqa: E402
+from fastapi import Request  # noqa: E402
 
 from facelm_sdk.serve import Limits, create_app  # noqa: E402
+from facelm_sdk.serve.body import upload  # noqa: E402
+from facelm_sdk.serve.problems import Refused  # noqa: E402
+from tests.fuzz.mutate import damaged  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[3]
 JPEG = {"Content-Type": "image/jpeg"}
@@ -174,6 +179,21 @@ def test_forms_have_one_whole_file(client, files):
     whole = client.build_request("POST", "/v1/faces", files={"a": ("a", files[0])})
     cut = post(client, whole.read()[:-40], whole.headers["content-type"])
     assert problem(cut)[:2] == (400, "bad_request")
+
+
+def test_damaged_forms_are_refused_or_read():
+    request = Request({"type": "http", "headers": [(b"content-type", FORM.encode())]})
+    part = 'Content-Disposition: form-data; name="file"; filename="a"\r\nContent-Transfer-Encoding: base64\r\n\r\nAAAA'
+    whole = f"--x\r\n{part}\r\n--x\r\n{part}\r\n--x--\r\n".encode()
+    rng = random.Random(0)
+    refused = 0
+    for _ in range(500):
+        try:
+            upload(request, damaged(rng, whole, (b"\r\n--x", b"--", b"filename", b"name=")))
+        except Refused as error:
+            assert error.status == 400
+            refused += 1
+    assert refused > 300
 
 
 def test_damaged_and_large_pictures_are_refused(client, scene):
