@@ -113,7 +113,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         large = enlarged(paths[: options.large], 12, Path(folder))
         result = {
-            "machine": {**describe(), "load": os.getloadavg()[0], "note": options.note},
+            "machine": {**describe(), "load": round(os.getloadavg()[0], 1), "note": options.note},
             "versions": versions(),
             "photos": measure(paths, options.rounds),
             "photos_of_12_megapixels": measure(large, options.rounds),

@@ -55,7 +55,7 @@ def table() -> str:
     row("memory of the run and of a worker", *(" and ".join(f"{mb} MB" for mb in kind[PEAK]) for kind in kinds))
     machine = result["machine"]
     lines.append("")
-    lines.append(f"Measured on {machine['cpu']}, {machine['cores_note']}; {machine['note']}.")
+    lines.append(f"Measured on {machine['cpu']}: {machine['note']}.")
     return "\n".join(lines) + "\n"
 
 

@@ -50,6 +50,8 @@ def run(
             num_gpus=1 if on_cuda else None,
         )
         for row in done.iter_rows():
+            if row["problem"]:
+                raise pickle.loads(row["problem"])
             yield int(row["done"]), int(row["failed"])
     finally:
         if ours:
@@ -64,8 +66,12 @@ class _Actor:
         self._worker = Worker(work)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Do one part, and return how many pictures it was, and how many failed."""
-        steps: list[tuple[int, int]] = []
-        self._worker.run(self._parts[int(batch["item"][0])], lambda *step: steps.append(step))
+        """Do one part, and return how many pictures it was, how many failed, and what was raised, pickled."""
+        steps: list[tuple[int, int]] = [(0, 0)]
+        problem = b""
+        try:
+            self._worker.run(self._parts[int(batch["item"][0])], lambda *step: steps.append(step))
+        except Exception as error:  # raised here, Ray would wrap it in its own, with its stack
+            problem = pickle.dumps(error)
         done, failed = np.sum(steps, axis=0)
-        return {"done": np.array([done]), "failed": np.array([failed])}
+        return {"done": [int(done)], "failed": [int(failed)], "problem": [problem]}

@@ -24,6 +24,7 @@ ray = pytest.importorskip("ray", reason='Ray is not installed: pip install "face
 def cluster():
     """A Ray of two cores, which jobs of this process use."""
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    os.environ.setdefault("RAY_worker_niceness", "0")  # 15, on a machine that does other work, is never
     try:
         ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     except Exception as error:  # it has no class for that it waited half a minute in vain
