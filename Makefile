@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PICTURES := examples/pictures
 
-.PHONY: demo test fuzz lint bench wheel clean
+.PHONY: demo test fuzz lint bench docs wheel clean
 
 # Sees faces in the example pictures, with nothing but Python at hand.
 demo: $(VENV)/.runtime
@@ -24,6 +24,10 @@ lint: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m pytest benchmarks/ --benchmark-only
+
+# The site of docs/, in build/site; a broken link or a name that is not there is an error.
+docs: $(VENV)/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 wheel: $(VENV)/.dev
 	$(BIN)/python -m build --wheel --no-isolation

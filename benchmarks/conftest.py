@@ -44,7 +44,7 @@ def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: di
     machine_info["facelm"] = {**circumstances(), "command": command}
 
 
-SETTINGS = ("FACELM_BENCH_MODELS", "FACELM_BENCH_SECONDS", "FACELM_BENCH_THREADS")
+SETTINGS = ("FACELM_BENCH_CLOCK", "FACELM_BENCH_MODELS", "FACELM_BENCH_SECONDS", "FACELM_BENCH_THREADS")
 
 
 def pytest_benchmark_update_json(config: pytest.Config, benchmarks: list[Any], output_json: dict[str, Any]) -> None:

@@ -53,13 +53,17 @@ def closeup() -> np.ndarray:
 
 
 def result() -> np.ndarray:
-    """What the embedded models find, side by side, 480 pixels high."""
+    """What the embedded models find in the heads of both portraits and in the group, side by side, 480 pixels high."""
     aligner = Aligner(flip=True)
     tiles = []
     for name in ("collins", "hopper", "group"):
         image = cv2.imread(str(PICTURES / f"{name}.jpg"))
+        if name in FACES:
+            x, y, height = FACES[name]
+            top, left, side = max(0, y - height), x - height, 2 * height
+            image = image[top : top + side, left : left + side]
         scale = 480 / image.shape[0]
-        image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
         tiles.append(draw(image, aligner(image)))
     return np.hstack(tiles)
 

@@ -5,8 +5,11 @@ Names are imported when they are first used, so that ``import facelm_sdk`` costs
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # onnxruntime 1.32 reports to its maker from its import on
 
 if TYPE_CHECKING:
     from . import markup as markup

@@ -43,12 +43,13 @@ Runs = Callable[[int], Sequence[float]]
 """So many runs of a side, one after the other -> the milliseconds of each."""
 
 
-def times(run: Callable[[], object], count: int) -> list[float]:
-    """Milliseconds of each of ``count`` runs."""
-    marks = [time.perf_counter()]
+def times(run: Callable[[], object], count: int, clock: Callable[[], float] | None = None) -> list[float]:
+    """Milliseconds of each of ``count`` runs by a ``clock`` of seconds (default: ``time.perf_counter``)."""
+    clock = clock or time.perf_counter
+    marks = [clock()]
     for _ in range(count):
         run()
-        marks.append(time.perf_counter())
+        marks.append(clock())
     return [1000 * (after - before) for before, after in itertools.pairwise(marks)]
 
 
@@ -159,7 +160,7 @@ class Benched:
 
 
 @dataclass(frozen=True, slots=True)
-class _Work:
+class Work:
     """One run of what is timed, and what it is."""
 
     run: Callable[[], object]
@@ -210,12 +211,17 @@ def bench(
     )
     image = read_image(picture)
 
-    def work(count: int | None) -> _Work:
+    if model is None:
+        options.refuse(["inference_precision"], "is of an OpenVINO .xml, and the whole Aligner has none")
+
+    def work(count: int | None) -> Work:
         own = replace(options, threads=count)
-        if model is None:
-            return _whole(image, batch, flip, own, variant)
-        session = open_file(model, own, variant=variant)
-        return (_crops if isinstance(session.spec, LandmarkSpec) else _picture)(session, image, batch, flip)
+        if model is not None:
+            return work_of(open_file(model, own, variant=variant), image, batch, flip)
+        aligner = Aligner(
+            flip=flip, variant=variant, device=device, providers=own.providers, strict=True, threads=own.threads
+        )
+        return whole(image, batch, flip, aligner)
 
     counts = _threads(options, model)
     works = [work(count) for count in counts]
@@ -273,22 +279,19 @@ def _provider(name: str) -> str:
     return full
 
 
-def _whole(image: ImageArray, batch: int, flip: bool | None, options: RuntimeOptions, variant: Variant) -> _Work:
-    options.refuse(["inference_precision"], "is of an OpenVINO .xml, and the whole Aligner has none")
-    aligner = Aligner(
-        flip=flip,
-        variant=variant,
-        device=options.device,
-        providers=options.providers,
-        strict=options.strict,
-        threads=options.threads,
-    )
+def work_of(session: Session, image: ImageArray, batch: int, flip: bool | None) -> Work:
+    """Return a run of one model. Raises InputError where batch and flip mean nothing to it."""
+    return (_crops if isinstance(session.spec, LandmarkSpec) else _picture)(session, image, batch, flip)
+
+
+def whole(image: ImageArray, batch: int, flip: bool | None, aligner: Aligner) -> Work:
+    """Return a run of an Aligner on ``batch`` times the picture, which it has seen once."""
     images = [image] * batch
     faces = len(aligner(image))
     detector = aligner.detector
     assert detector is not None
     height, width = image.shape[:2]
-    return _Work(
+    return Work(
         run=(lambda: aligner(image)) if batch == 1 else (lambda: aligner.batch(images)),
         what=f"Aligner on {_pictures(batch)} {width}x{height}, {faces} face{'s' * (faces != 1)} each, with detection",
         unit="pictures",
@@ -303,12 +306,12 @@ def _pictures(count: int) -> str:
     return "one picture of" if count == 1 else f"{count} pictures of"
 
 
-def _crops(session: Session, image: ImageArray, batch: int, flip: bool | None) -> _Work:
+def _crops(session: Session, image: ImageArray, batch: int, flip: bool | None) -> Work:
     landmarker = Landmarker(session, flip=flip, max_batch=2 * batch)
     size = landmarker.size
     square: NDArray[Any] = np.asarray(load_cv2().resize(image, (size, size)), np.uint8)
     crops = np.stack([np.roll(square, 3 * shift, axis=1) for shift in range(batch)])
-    return _Work(
+    return Work(
         run=lambda: landmarker(crops),
         what=f"landmarks of {batch} crop{'s' * (batch != 1)} of {size} px",
         unit="crops",
@@ -319,13 +322,13 @@ def _crops(session: Session, image: ImageArray, batch: int, flip: bool | None) -
     )
 
 
-def _picture(session: Session, image: ImageArray, batch: int, flip: bool | None) -> _Work:
+def _picture(session: Session, image: ImageArray, batch: int, flip: bool | None) -> Work:
     spec = session.spec
     if batch != 1 or flip:
         raise InputError(f"batch and flip are for landmark models and the Aligner; {spec.name} takes one picture")
     feeds = {"image": image if spec.task == "pipeline" else image[None]}
     height, width = image.shape[:2]
-    return _Work(
+    return Work(
         run=lambda: session.run(feeds),
         what=f"{'the whole way' if spec.task == 'pipeline' else 'one detection pass'} on a {width}x{height} picture",
         unit="pictures",

@@ -250,6 +250,8 @@ def _fills_frame(found: Detections, width: int, height: int) -> bool:
 
 
 def _merged(*passes: Detections) -> Detections:
+    if len(passes) == 1 and len(passes[0]) < 2:
+        return passes[0]
     found = Detections(
         np.concatenate([one.boxes for one in passes]),
         np.concatenate([one.scores for one in passes]),

@@ -29,7 +29,7 @@ def eye_openness(points: ArrayLike, markup: str = "ibug68") -> EyeOpenness:
     Raises InputError for points that are not finite or whose corners coincide, MarkupError for other markups.
     """
     values = _points_68(points, markup)
-    left, right = (_ratio(values, pairs, width) for pairs, width in _EYES)
+    left, right = (_ratio(values, *eye) for eye in EYES)
     return EyeOpenness(left, right)
 
 
@@ -39,10 +39,13 @@ def mouth_openness(points: ArrayLike, markup: str = "ibug68") -> float:
     The mean of the three distances between the lips (61-67, 62-66, 63-65) over that of the inner corners (60-64): 0
     where the lips touch. Raises as :func:`eye_openness` does.
     """
-    return _ratio(_points_68(points, markup), ((61, 67), (62, 66), (63, 65)), (60, 64))
+    return _ratio(_points_68(points, markup), *MOUTH)
 
 
-_EYES = ((((37, 41), (38, 40)), (36, 39)), (((43, 47), (44, 46)), (42, 45)))
+EYES = ((((37, 41), (38, 40)), (36, 39)), (((43, 47), (44, 46)), (42, 45)))
+"""Of the image-left and the image-right eye: the pairs whose distances are averaged, and the pair of the divisor."""
+MOUTH = (((61, 67), (62, 66), (63, 65)), (60, 64))
+"""The same of the inner lips."""
 
 
 def _points_68(points: ArrayLike, markup: str) -> NDArray[np.float64]:

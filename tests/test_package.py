@@ -49,6 +49,8 @@ def test_the_wheel_holds_the_weights_as_the_manifest_says(wheel):
         assert hashlib.sha256(data).hexdigest() == model["sha256"]
     assert not any(name.endswith(".safetensors") for name in wheel.namelist()), "those are facelm-weights'"
     assert "facelm_export/assets/collins.jpg" in wheel.namelist()
+    web = {f"facelm_export/assets/web/{path.name}" for path in (ROOT / "export/facelm_export/assets/web").iterdir()}
+    assert "facelm_export/assets/web/facelm.js" in web and web <= set(wheel.namelist())
 
 
 def test_the_wheel_holds_the_schema(wheel):

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,16 @@ PYTHON = os.environ.get("FACELM_BENCH_PEERS", sys.executable)
 
 def competitor(name: str, picture: Path, *, must_find: bool = True) -> Variant:
     """A competitor, opened in its own process; skipped, with its reason, where it is not to be had."""
+    ask, about = started(name, picture)
+    assert about["found"] or not must_find, f"{name} finds no face"
+    return Variant(runs=ask, info={f"peer_{key}": value for key, value in about.items()})
+
+
+def started(name: str, picture: Path) -> tuple[Callable[[int | str], Any], dict[str, Any]]:
+    """Return what asks a competitor's process for the times of runs or the faces of a file, and what it says of itself.
+
+    The process ends with the function. Skips, with the reason, where there is no such competitor here.
+    """
     script = Path(__file__).with_name("competitors.py")
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     process = subprocess.Popen(
@@ -39,16 +50,15 @@ def competitor(name: str, picture: Path, *, must_find: bool = True) -> Variant:
             raise RuntimeError(f"{name} ended with code {process.wait()}")
         return json.loads(line)
 
-    def runs(count: int) -> list[float]:
+    def ask(request: int | str) -> Any:
         assert process.stdin is not None
-        process.stdin.write(f"{count}\n")
+        process.stdin.write(f"{json.dumps(request)}\n")
         process.stdin.flush()
-        return list(read())
+        return read()
 
     about = read()
     if "unavailable" in about:
         process.wait()
         pytest.skip(about["unavailable"])
-    assert about["found"] or not must_find, f"{name} finds no face"
-    weakref.finalize(runs, process.kill)
-    return Variant(runs=runs, info={f"peer_{key}": value for key, value in about.items()})
+    weakref.finalize(ask, process.kill)
+    return ask, about

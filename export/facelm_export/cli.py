@@ -104,7 +104,8 @@ class NetworkOptions:
         _option(
             FORMAT,
             "--format",
-            help="onnx, engine (TensorRT), openvino or triton (a server's model repository). (default: onnx)",
+            help="onnx, engine (TensorRT), openvino, triton (a server's model repository) or web (a site that runs in "
+            "the browser). (default: onnx)",
         ),
     ] = None
     opset: Annotated[int | None, _option(FORMAT, "--opset", help="ONNX opset, 17 to 22.")] = None

@@ -67,9 +67,9 @@ def export(
 
     ``precision``: fp16 has weights and activations in half, decoding and coordinates in single precision; int8 is
     calibrated on the pictures of the folder ``calib`` (default: those that come with the package). ``format``: an ONNX
-    file, a TensorRT engine, OpenVINO's IR or a Triton model repository. ``target`` is the runtime an ONNX file is for,
-    cpu (default) or tensorrt, which want another int8. ``max_batch`` is what an engine or a server is built for where
-    ``batch`` is open. ``latency=False`` leaves the timing out of the report.
+    file, a TensorRT engine, OpenVINO's IR, a Triton model repository or a site for the browser (``web``). ``target``
+    is the runtime an ONNX file is for, cpu (default) or tensorrt, which want another int8. ``max_batch`` is what an
+    engine or a server is built for where ``batch`` is open. ``latency=False`` leaves the timing out of the report.
 
     ``weights`` is a .safetensors file; default: those of facelm-weights. ``source`` says that it is a
     checkpoint of that public code instead (``slpt``, ``star``, ``hrnet``, ``fan``, ``retinaface``, ...), with its crop,

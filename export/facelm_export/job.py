@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from facelm_sdk.contract import ModelSpec
 
-Format = Literal["onnx", "engine", "openvino", "triton"]
+Format = Literal["onnx", "engine", "openvino", "triton", "web"]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The ``facelm`` command: align, list the models, look over the installation, measure, and what other packages add."""
+"""The ``facelm`` command: align, list the models, serve, look over the installation, measure, and plug-ins."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from . import align, bench, doctor, inspect, models, process, track
+from . import align, bench, doctor, inspect, models, process, serve, track
 from .plugins import add_plugins
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app.command(cls=align.AlignCommand)(align.align)
 app.command()(track.track)
 app.command()(models.models)
 app.command("inspect")(inspect.inspect_command)
+app.command()(serve.serve)
 app.command()(bench.bench)
 app.command()(doctor.doctor)
 

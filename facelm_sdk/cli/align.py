@@ -13,7 +13,7 @@ import typer
 from rich.progress import Progress
 from typer.core import TyperCommand
 
-from .. import zoo
+from .. import interop, zoo
 from ..aligner import Aligner
 from ..errors import InputError
 from ..files import Identity, LinesFile, check_outputs, check_place, identities, identity, write_bytes
@@ -232,7 +232,7 @@ def align(
                     if drawing or crops is not None:
                         picture.view()  # in full
                 faces = aligner(picture)
-            record = _record(item, picture, faces, aligner)
+            record = interop.record(printable(str(item.path)), picture, faces, aligner)
             if output is not None:
                 if item in records:
                     write_bytes(records[item], json_bytes(record, indent=1))
@@ -295,17 +295,6 @@ class _Done:
 
     record: dict[str, Any]
     faces: list[Face]
-
-
-def _record(item: Item, picture: Picture, faces: list[Face], aligner: Aligner) -> dict[str, Any]:
-    return {
-        "source": printable(str(item.path)),
-        "width": picture.width,
-        "height": picture.height,
-        "model": (aligner.pipeline or aligner.landmarker).spec.name,
-        "detector": None if aligner.detector is None else aligner.detector.spec.name,
-        "faces": [face.to_dict() for face in faces],
-    }
 
 
 def _told(item: Item, error: Exception) -> str:

@@ -11,6 +11,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from .. import bench as benching
+from ..errors import InputError
+from ..fastest import Ways, fastest
 from ..runtimes.base import PROVIDERS, InferencePrecision
 from ..runtimes.open import Variant
 from .options import VariantText
@@ -36,13 +38,26 @@ def bench(
         bool | None,
         typer.Option("--flip/--no-flip", help="Average with the mirrored crop. (default: as the model does)"),
     ] = None,
-    seconds: Annotated[float, typer.Option(help="How long to measure.")] = 3.0,
+    seconds: Annotated[float, typer.Option(help="How long to measure; with --all four times as long.")] = 3.0,
     picture: Annotated[
         str | None, typer.Option(metavar="FILE", help="What is looked at. (default: a 640x480 portrait)")
     ] = None,
+    compare: Annotated[
+        bool, typer.Option("--all", help="Every runtime, precision and number of threads there is, and the fastest.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The result as JSON.")] = False,
 ) -> None:
     """Measure how fast a model, or the whole Aligner, runs on this machine."""
+    image = benching.PICTURE if picture is None else picture
+    if compare:
+        given = {"threads": threads, "provider": provider, "flip": flip, "inference-precision": inference_precision}
+        named = [f"--{name}" for name, value in given.items() if value is not None]
+        named += ["--variant"] * (variant != "auto") + ["--device"] * (device != "cpu")
+        if named:
+            raise InputError(f"--all tries what there is: leave out {', '.join(named)}")
+        ways = fastest(model, batch=batch, picture=image, seconds=seconds * 4)
+        typer.echo(json.dumps(ways.to_dict(), ensure_ascii=False, indent=1)) if as_json else show(ways)
+        return
     found = benching.bench(
         model,
         variant=cast("Variant", variant),
@@ -53,7 +68,7 @@ def bench(
         device=device,
         flip=flip,
         seconds=seconds,
-        picture=benching.PICTURE if picture is None else picture,
+        picture=image,
     )
     if as_json:
         typer.echo(json.dumps(found.to_dict(), ensure_ascii=False, indent=1))
@@ -62,3 +77,20 @@ def bench(
     for label, text in benching.lines(found):
         table.add_row(label, escape(text))
     Console(highlight=False).print(table)
+
+
+def show(ways: Ways) -> None:
+    """Print every way and the advice."""
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(escape(ways.what))
+    table = Table(box=None)
+    for heading in ("way", "median ms", "quartiles", "least", "times as fast"):
+        table.add_column(heading, justify="left" if heading == "way" else "right")
+    for way in ways.ways:
+        ms, faster = way.ms, way.times_as_fast
+        cells = (way.name, f"{ms['median']:.3g}", f"{ms['q1']:.3g}-{ms['q3']:.3g}", f"{ms['min']:.3g}")
+        table.add_row(*map(escape, cells), "busy" if faster is None else f"{faster:.2f}")
+    console.print(table)
+    for name, reason in ways.missing:
+        console.print(escape(f"not {name}: {reason}"))
+    console.print(escape(ways.advice))

@@ -84,10 +84,16 @@ class Check:
     ok: bool = True
 
 
-def doctor(as_json: Annotated[bool, typer.Option("--json", help="The report as JSON.")] = False) -> None:
+def doctor(
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Also time every way to run the models, for some 20 seconds.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The report as JSON.")] = False,
+) -> None:
     """Look over the installation; exit code 1 where something should be mended."""
     with redirect_stdout(sys.stderr):  # a package that is half installed may print while it is imported
         checks = run_checks()
+        checks += _told("fastest way", _measured) if measure else _told("fastest way", _not_measured)
     if as_json:
         typer.echo(json.dumps([asdict(check) for check in checks], ensure_ascii=False, indent=1))
     else:
@@ -218,12 +224,23 @@ def _machine() -> Iterator[Check]:
     threads = os.environ.get("OMP_NUM_THREADS")
     suffix = f", OMP_NUM_THREADS={threads}" if threads else ""
     yield Check("CPU threads", f"{usable} usable of {os.cpu_count()}{suffix}")
-    fast = (
-        "int8, which this processor is fast at"
-        if machine.fast_int8()
-        else "fp32: no fast int8 is known of this processor"
-    )
-    yield Check("embedded models run in", fast)
+    int8 = machine.int8()
+    kind = "int8, which this processor is fast at" if int8.fast else "fp32: no fast int8 is known of this processor"
+    yield Check("embedded models run in", f"{kind} ({int8.told})")
+
+
+def _not_measured() -> Iterator[Check]:
+    yield Check("fastest way", "not measured; type: facelm doctor --measure (facelm bench --all has the table)")
+
+
+def _measured() -> Iterator[Check]:
+    from ..fastest import fastest  # it opens what may be broken here
+
+    ways = fastest()
+    for way in ways.ways:
+        faster = "busy" if way.times_as_fast is None else f"{way.times_as_fast:.2f} times as fast as Aligner()"
+        yield Check(way.name, f"{way.ms['median']:.3g} ms a picture of 640x480 with one face; {faster}")
+    yield Check("fastest way", ways.advice)
 
 
 def _cache() -> Iterator[Check]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..contract import METADATA_KEY, ModelSpec, OutputCheck, Tensor, Tensors, check
+from ..contract import METADATA_KEY, LandmarkSpec, ModelSpec, OutputCheck, Tensor, Tensors, check
 from ..errors import ContractError, MissingDependencyError, ModelFileError, ProviderError
 from ..files import is_file
 from .base import DEFAULTS, Reopened, RuntimeOptions, checked_run, fixed_batch, run_in_parts
@@ -27,11 +27,11 @@ _DTYPES = {"u8": "uint8", "f32": "float32"}
 class OpenVinoSession(Reopened):
     """A model opened with OpenVINO.
 
-    ``model`` is the path of an .xml. The ``device`` is "cpu" or another of OpenVINO's ("gpu", "gpu:1", "npu"); where
-    there is none such, the CPU is taken, with one warning or, with ``strict``, a ProviderError instead.
-    ``inference_precision`` is what the CPU computes floats in: bf16 is faster, and coarser; a CPU without it takes f32,
-    told in the same way. ``providers`` and ``session_options`` are onnxruntime's and must be None. A landmark model
-    exported for a fixed number of crops takes any number here.
+    ``model`` is the path of an .xml, or of an .onnx, which OpenVINO reads as well. The ``device`` is "cpu" or another
+    of OpenVINO's ("gpu", "gpu:1", "npu"); where there is none such, the CPU is taken, with one warning or, with
+    ``strict``, a ProviderError instead. ``inference_precision`` is what the CPU computes floats in: bf16 is faster, and
+    coarser; a CPU without it takes f32, told in the same way. ``providers`` and ``session_options`` are onnxruntime's
+    and must be None. A landmark model exported for a fixed number of crops takes any number here.
 
     Raises MissingDependencyError, ModelFileError (missing, truncated, not IR), ContractError and InputError.
     """
@@ -53,6 +53,8 @@ class OpenVinoSession(Reopened):
         self._outputs = list(self._spec.tensors.outputs)
         self._check = OutputCheck(self._spec, self._name)
         self._batch = fixed_batch(found, self._spec)
+        if self._batch is None and isinstance(self._spec, LandmarkSpec):
+            _at_least_one_crop(openvino, network)
         settings = {"PERFORMANCE_HINT": "LATENCY"}
         if target == "CPU":
             precision = _precision(core, options.inference_precision or "f32", self._name, strict=options.strict)
@@ -74,7 +76,8 @@ class OpenVinoSession(Reopened):
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
         """The outputs, in the contract's order, for inputs by name."""
-        return run_in_parts(self._run, feeds, self._batch)
+        none = "crops" in feeds and not len(feeds["crops"])
+        return run_in_parts(self._run, feeds, 1 if none and self._batch is None else self._batch)
 
     def _run(self, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
         if not hasattr(self._requests, "own"):
@@ -140,6 +143,16 @@ def _tensor(port: Any) -> Tensor:
     kind, shape = port.get_element_type().get_type_name(), port.get_partial_shape()
     sizes = tuple(size.get_length() if size.is_static else None for size in shape) if shape.rank.is_static else None
     return Tensor(_DTYPES.get(kind, kind), sizes)
+
+
+def _at_least_one_crop(openvino: Any, network: Any) -> None:
+    """Say of an open number of crops that it is not 0.
+
+    OpenVINO 2026.4 compares open sizes by their bounds. Where those of n * 68 rows and of n crops are the same, it
+    takes the first for the second when it moves a scale of int8 past a reshape between them, and cannot compile.
+    """
+    crops = network.inputs[0]
+    network.reshape({crops: [openvino.Dimension(1, -1), *list(crops.get_partial_shape())[1:]]})
 
 
 def _device(core: Any, device: str, name: str, *, strict: bool) -> str:

@@ -45,6 +45,8 @@ def landmarks(model, batch, backend, precision, median):
     return timed("landmarks", median, info=share, model=model, batch=batch, backend=backend, precision=precision)
 
 
+SCORES = {"faces": 554, "found": 554, "without": 300, "false": 1, "nme": 3.654, "above 8%": 0.18}
+
 RESULT = {
     "datetime": "2026-01-02T03:04:05",
     "machine_info": {
@@ -68,6 +70,15 @@ RESULT = {
         landmarks("lotr_m", 8, "eager", "fp32", 40),
         landmarks("lotr_m", 8, "onnxruntime", "fp32", 50),
         *(timed("static", ms, axes=("who",), who=who) for who, ms in (("facelm", 6.0), ("mediapipe_static", 4.0))),
+        *(
+            timed("peers", ms, axes=("who",), info=info, faces=faces, who=who)
+            for faces, who, ms, info in (
+                ("one", "facelm", 6.0, {"what": "ours", **SCORES}),
+                ("one", "mesh", 4.5, {"what": "a mesh", "peer_version": "1.2", **SCORES, "nme": 5.3, "found": 550}),
+                ("one", "boxes", 20.0, {"what": "boxes alone", "faces": 554, "found": 554}),
+                ("none", "facelm", 2.0, {"what": "ours"}),
+            )
+        ),
         *(
             timed("parts", ms, axes=("part",), model="lotr_m", precision="fp32", part=part)
             for part, ms in (("preprocessing", 0.1), ("network", 4.0), ("decoding", 0.05))
@@ -121,6 +132,16 @@ def test_targets_are_met_missed_or_not_measured():
     assert verdicts["lotr_m: preprocessing and decoding / network, in the graph"] == ("3.75%", "met")
     assert verdicts["memory of a process with an Aligner"] == ("150 MB", "met")
     assert verdicts["Tracker, 640x480, one face / MediaPipe FaceMesh tracking"] == ("", "not measured")
+
+
+def test_speed_and_error_of_peers_stand_in_one_table():
+    assert rows(markdown(run()), "Peers") == [
+        ["ours", "6 (5.88-6.12)", "1.00", "2", "554 of 554", "1 of 300", "3.65", "0.2"],
+        ["a mesh 1.2", "4.5 (4.41-4.59)", "0.75", "", "550 of 554", "1 of 300", "5.30", "0.2"],
+        ["boxes alone", "20.0 (19.6-20.4)", "3.33", "", "554 of 554", "", "", ""],
+    ]
+    assert "<td>554 of 554</td>" in html(run(), {})
+    assert rows(markdown(run({**RESULT, "benchmarks": RESULT["benchmarks"][:3]})), "Peers") == []
 
 
 def test_the_circumstances_stand_beside_the_numbers():

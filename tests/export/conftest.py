@@ -16,12 +16,17 @@ from filelock import FileLock
 from torch import nn
 
 from facelm_export import Exported, export, exporter
+from facelm_export.formats import ort_web, web
+from facelm_export.job import ExportJob
 from facelm_export.report import latency
 from facelm_models import create, default_weights
 from facelm_models.lotr import LOTR
 from facelm_models.retinaface import RetinaFace
 from facelm_models.weights import save
 from facelm_sdk import zoo
+from facelm_sdk.errors import FacelmError
+from facelm_sdk.files import write_files
+from facelm_sdk.runtimes.onnxruntime import OrtSession
 
 # Small forms of each architecture; the file of their weights says which options they have.
 SMALL = {
@@ -141,6 +146,29 @@ def _export_small(name: str, folder: Path) -> Exported:
     path = folder / "weights.safetensors"
     save(path, network, {**CARD, "markup": "ibug68"})
     return export(name, weights=path, out=folder / f"{name}.onnx", latency=False)
+
+
+@pytest.fixture(scope="session")
+def archive() -> bytes:
+    """The archive of onnxruntime-web, which is fetched once a machine."""
+    try:
+        return ort_web.archive()
+    except FacelmError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def site(shared: Path, archive: bytes) -> Path:
+    """The site of the embedded landmark model in fp32."""
+    folder = shared / "site"
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            model = OrtSession(zoo.resolve(zoo.LANDMARKS).path)
+            job = ExportJob(
+                zoo.resolve(zoo.LANDMARKS).path.read_bytes(), model.spec, folder, None, 16, lambda step: None
+            )
+            write_files(web.files(job)[0])
+    return folder
 
 
 @pytest.fixture

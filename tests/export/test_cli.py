@@ -232,7 +232,10 @@ def test_no_model(run):
             "--batch fixes the number of crops, --dynamic leaves it open",
         ),
         (("--model", "lotr_m", "--calib", "."), "--calib is for --int8"),
-        (("--model", "lotr_m", "--format", "tflite"), "format is one of onnx, engine, openvino, triton, not 'tflite'"),
+        (
+            ("--model", "lotr_m", "--format", "tflite"),
+            "format is one of onnx, engine, openvino, triton, web, not 'tflite'",
+        ),
         (("--model", "lotr_m", "--target", "gpu"), "target is one of cpu, tensorrt, not 'gpu'"),
         (("--model", "lotr_m", "--imgsz", "256"), "lotr_m takes crops of 192 pixels, not 256"),
         (("--model", "retinaface_mnet025", "--imgsz", "640"), "takes pictures of any size: leave out imgsz"),

@@ -144,7 +144,7 @@ def test_damaged_metadata_and_what_else_may_break(monkeypatch):
         raise metadata.PackageNotFoundError(wheel)
 
     monkeypatch.setattr(doctoring.metadata, "version", version)
-    monkeypatch.setattr(doctoring.machine, "fast_int8", lambda: 1 / 0)
+    monkeypatch.setattr(doctoring.machine, "int8", lambda: 1 / 0)
     checks = doctor()
     assert checks["OpenCV wheels"]["detail"] == "opencv-python with damaged metadata"
     assert checks["onnxruntime wheels"]["detail"] == "onnxruntime with damaged metadata"

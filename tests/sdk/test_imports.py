@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -54,6 +55,15 @@ from facelm_sdk import Aligner
 Aligner({str(landmark_model())!r}, {str(detector_model())!r})(np.full((64, 64, 3), 255, np.uint8))[0].to_dict()
 """
     assert not loaded_by(code) & set(HEAVY)
+
+
+def test_onnxruntime_reports_nothing(landmark_model, tmp_path):
+    """It keeps what it would report in a cache folder, and no other file is written here."""
+    code = f"from facelm_sdk import Landmarker\nLandmarker({str(landmark_model())!r})"
+    hidden = ("ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME")
+    environment = {name: value for name, value in os.environ.items() if name not in hidden} | {"HOME": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, env=environment)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_unknown_names_are_attribute_errors():

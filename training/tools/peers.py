@@ -1,6 +1,6 @@
 """Score other people's 68-point landmarkers on 300-W as ``facelm eval`` scores ours.
 
-``python training/tools/peers.py dlib:shape_predictor_68_face_landmarks.dat --data 300w/common:DIR --out FILE.json``
+``python -m training.tools.peers dlib:shape_predictor_68_face_landmarks.dat --data 300w/common:DIR --out FILE.json``
 
 PEER is ``dlib:FILE`` (the package dlib and its published predictor), ``pfld:FILE`` (``onnx/pfld.onnx`` of
 cunjian/pytorch_face_landmark) or ``facemesh`` (the package mediapipe). Each gets the box that it is known to do best
@@ -21,6 +21,7 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
+from benchmarks.measure.peer_scores import as_68
 from facelm_sdk.aligner import MATCHING_IOU
 from facelm_sdk.boxes import most_overlapping
 from facelm_sdk.errors import InputError
@@ -30,15 +31,6 @@ from facelm_training.datasets import Sample
 from facelm_training.evaluation import score
 
 Predict = Callable[[NDArray[np.uint8], Sample], "NDArray[np.float64] | None"]
-
-# The vertices of FaceMesh nearest to iBUG's points; its jaw is the mesh's outline.
-FACEMESH_68 = (
-    *(162, 234, 93, 58, 172, 136, 149, 148, 152, 377, 378, 365, 397, 288, 323, 454, 389),
-    *(71, 63, 105, 66, 107, 336, 296, 334, 293, 301),
-    *(168, 197, 5, 4, 75, 97, 2, 326, 305),
-    *(33, 160, 158, 133, 153, 144, 362, 385, 387, 263, 373, 380),
-    *(61, 39, 37, 0, 267, 269, 291, 405, 314, 17, 84, 181, 78, 82, 13, 312, 308, 317, 14, 87),
-)
 
 
 def dlib(file: str) -> tuple[Predict, str]:
@@ -91,7 +83,7 @@ def facemesh(file: str) -> tuple[Predict, str]:
 
     def predict(image: NDArray[np.uint8], sample: Sample) -> NDArray[np.float64] | None:
         found = mesh.process(cv2.cvtColor(image, cv2.COLOR_BGR2RGB)).multi_face_landmarks or []
-        faces = [np.array([[p.x, p.y] for p in one.landmark])[list(FACEMESH_68)] for one in found]
+        faces = [as_68(np.array([[p.x, p.y] for p in one.landmark])) for one in found]
         if not faces:
             return None
         faces = [face * (image.shape[1], image.shape[0]) - 0.5 for face in faces]

@@ -20,10 +20,10 @@ from ..job import Exported, ExportJob
 from ..report.facts import file_facts
 from ..report.markdown import markdown
 
-SUFFIXES: dict[str, str] = {"onnx": ".onnx", "engine": ".engine", "openvino": ".xml", "triton": ""}
-"""Formats, and how the name of their main file ends; Triton's model repository is a folder."""
+SUFFIXES: dict[str, str] = {"onnx": ".onnx", "engine": ".engine", "openvino": ".xml", "triton": "", "web": ""}
+"""Formats, and how the name of their main file ends; Triton's model repository and a site are folders."""
 
-_MODULES = {"engine": "tensorrt", "openvino": "openvino", "triton": "triton"}
+_MODULES = {"engine": "tensorrt", "openvino": "openvino", "triton": "triton", "web": "web"}
 
 
 def prepare(
@@ -49,6 +49,7 @@ def prepare(
             check_outputs(outputs, [Path(file) for file in inputs if file is not None])
         else:
             check_place(path)
+            _hook(format, "check_folder")(path)
     except OutputError as error:
         raise ModelFileError(str(error)) from error
     _hook(format, "require")()
@@ -67,7 +68,8 @@ def runtimes(job: ExportJob, format: str) -> dict[str, Callable[[RuntimeOptions]
 
 
 def _hook(format: str, name: str) -> Callable[..., object]:
-    """A function that the format's module may have: ``require()`` its package, ``check(spec)``."""
+    """A function that the format's module may have: ``require()`` its package, ``check(spec)``, and of a
+    folder ``check_folder(path)``."""
     if format not in _MODULES:
         return lambda *arguments: None
     return getattr(_module(format), name, lambda *arguments: None)
@@ -97,5 +99,7 @@ def write(job: ExportJob, facts: dict[str, Any], format: str) -> Exported:
 def _report_path(path: Path, format: str, about: dict[str, Any]) -> Path:
     if format == "triton":  # a repository holds many models
         return path / str(about["triton"]["model"]) / "report.json"
+    if format == "web":
+        return path / "report.json"
     # An engine and an .xml may lie beside the .onnx of their name.
     return path.with_suffix(".report.json") if format == "onnx" else Path(f"{path}.report.json")

@@ -12,6 +12,7 @@ _FORMATS = {
     "engine": "TensorRT engine",
     "openvino": "OpenVINO IR",
     "triton": "Triton model repository",
+    "web": "site for the browser",
 }
 _OTHER_GRAPHS = ("engine", "openvino")
 """Formats whose file is made from the ONNX graph that was compared, and is not that graph."""
