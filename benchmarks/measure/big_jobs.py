@@ -1,8 +1,7 @@
 """What a picture of a big job costs: ``python -m benchmarks.measure.big_jobs PICTURES/ -o RESULT.json``.
 
 A job is run by one worker, and its pictures are aligned by a plain loop in a process of its own, in turns. Figures are
-seconds of processor time, which a machine that does other work as well stretches little; seconds of the clock, which
-it does, are kept beside them.
+of processor time, which a machine that does other work as well stretches little.
 """
 
 from __future__ import annotations
@@ -64,14 +63,14 @@ def enlarged(paths: list[Path], megapixels: float, folder: Path) -> list[Path]:
 
 
 def cost(code: str, paths: list[Path], folder: Path, rounds: int) -> dict[str, float]:
-    """Milliseconds of the processor, and of the clock, a further picture: of all of them three times, less once."""
-    found: dict[str, list[float]] = {"cpu_ms": [], "wall_ms": []}
+    """Milliseconds of the processor a further picture: of all of them three times, less once."""
+    found: dict[str, list[float]] = {"cpu_ms": []}
     for index in range(rounds):
         times = []
         for repeat in (1, 3):
             listing = folder / "list.txt"
             listing.write_text("\n".join(map(str, paths * repeat)))
-            times.append(run(code, str(listing), str(folder / f"{index}-{repeat}.parquet"))[1:])
+            times.append(run(code, str(listing), str(folder / f"{index}-{repeat}.parquet"))[1:2])
         for name, once, thrice in zip(found, *times, strict=True):
             found[name].append((thrice - once) / 2 / len(paths) * 1e3)
     return {name: round(statistics.median(values), 2) for name, values in found.items()}

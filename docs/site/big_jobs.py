@@ -77,7 +77,7 @@ def picture() -> str:
     """Hours by cores, both in powers of ten, as SVG."""
     result = json.loads(RESULT.read_text())
     right, bottom = WIDTH - 20, HEIGHT - 50
-    low, high = 1.0, 10_000.0
+    low, high = 0.25, 10_000.0
 
     def x(cores: float) -> float:
         return LEFT + (right - LEFT) * math.log2(cores) / 10
