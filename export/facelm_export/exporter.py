@@ -22,7 +22,7 @@ from .onnx_export import OPSET, OPSETS, to_onnx
 from .passes.attention import join_attention
 from .passes.batch_norm import without_batch_norm
 from .passes.half import to_half
-from .passes.int8 import quantize
+from .passes.int8 import quantize_within
 from .passes.patches import swap_patch_crops
 from .passes.pixels import absorb_pixels
 from .passes.rows import perceptrons_over_rows
@@ -121,13 +121,18 @@ def export(
     samples = read_samples(calib, built.spec)
     progress("tracing the graph")
     proto = _traced(built, batch=batch, opset=opset)
-    if precision == "int8":
-        progress("calibrating")
-        proto = quantize(proto, built.spec, samples.calibration, target)
-    progress("comparing with PyTorch")
     reference = fuse(built, decoder=heatmaps.decode)
     tolerance = parity.TOLERANCES[precision] if atol is None else {"max_px": atol}
-    spec = _proven(built.spec, reference, proto, samples, None if random else tolerance)
+
+    def proven(proto: ModelProto) -> ModelSpec:
+        progress("comparing with PyTorch")
+        return _proven(built.spec, reference, proto, samples, None if random else tolerance)
+
+    if precision == "int8":
+        progress("calibrating")
+        proto, spec = quantize_within(proto, built.spec, samples.calibration, target, proven)
+    else:
+        spec = proven(proto)
     job = ExportJob(proto.SerializeToString(), spec, path, batch, max_batch, progress)
     facts = report(job, proto, opset=opset, target=target, format=format, tolerance=tolerance)
     named = path.name if out is not None and Path(out) == path else None

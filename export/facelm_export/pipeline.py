@@ -36,7 +36,7 @@ from .ops.candidates import DetectorGraph
 from .ops.crops import crops_to_picture
 from .ops.nms import outside_better
 from .ops.resampling import cut, fit
-from .passes.int8 import quantize
+from .passes.int8 import quantize_within
 from .report import parity
 from .report.facts import command, imports, report
 from .report.latency import compared
@@ -246,9 +246,13 @@ def _quantized(part: Built, calib: str | os.PathLike[str] | None, opset: int) ->
     """Return the landmark model in int8, as it would be exported alone. Raises ParityError as that does."""
     samples = read_samples(calib, part.spec)
     proto = to_onnx(graph_module(part), part.spec, opset=opset)
-    proto = quantize(proto, part.spec, samples.calibration, "cpu")
-    figures = parity.compare(_eager(part).module, OrtSession(proto.SerializeToString()), samples)
-    parity.check(figures, "int8", part.spec.name, parity.TOLERANCES["int8"])
+    reference = _eager(part).module
+
+    def prove(proto: ModelProto) -> None:
+        figures = parity.compare(reference, OrtSession(proto.SerializeToString()), samples)
+        parity.check(figures, "int8", part.spec.name, parity.TOLERANCES["int8"])
+
+    proto, _ = quantize_within(proto, part.spec, samples.calibration, "cpu", prove)
     return proto
 
 

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from facelm_sdk.contract import ModelSpec
-from facelm_sdk.errors import InputError
+from facelm_sdk.errors import InputError, ParityError
 
 from .first_convolution import quantize_first_convolution
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
+
+Proof = TypeVar("Proof")
 
 BODY = frozenset(
     {
@@ -31,16 +34,40 @@ QUANTIZED = ("Conv", "ConvTranspose", "Clip", "Relu", "LeakyRelu", "MaxPool", "A
 PRODUCTS = ("MatMul", "Gemm")
 LARGE_PRODUCT = 1 << 18
 """Weights of a linear layer from which 8 bits save more than rounding its input costs."""
+TAILS = (0.0, 1 / 3)
+"""Parts of the convolutions that stay fp32, tried one after the other: the deepest have the widest ranges."""
 FEW_CHANNELS = 4
 """A convolution of pixels gains nothing from 8 bits as the others get them and loses accuracy."""
 
 
-def quantize(proto: ModelProto, spec: ModelSpec, calibration: Sequence[NDArray[np.uint8]], target: str) -> ModelProto:
+def quantize_within(
+    proto: ModelProto,
+    spec: ModelSpec,
+    calibration: Sequence[NDArray[np.uint8]],
+    target: str,
+    prove: Callable[[ModelProto], Proof],
+) -> tuple[ModelProto, Proof]:
+    """The graph of :func:`quantize` that ``prove`` takes, with its result: with more of it in fp32 where it must.
+
+    Raises the ParityError that ``prove`` raises of the last of TAILS.
+    """
+    for tail in TAILS[:-1]:
+        with suppress(ParityError):
+            quantized = quantize(proto, spec, calibration, target, tail=tail)
+            return quantized, prove(quantized)
+    quantized = quantize(proto, spec, calibration, target, tail=TAILS[-1])
+    return quantized, prove(quantized)
+
+
+def quantize(
+    proto: ModelProto, spec: ModelSpec, calibration: Sequence[NDArray[np.uint8]], target: str, *, tail: float = 0.0
+) -> ModelProto:
     """The graph with its convolutional body in int8, as Q/DQ pairs, calibrated on real inputs of the model.
 
     Those convolutions that give the body's output and all that follows stay fp32, but for large linear layers and the
-    one before each of them. The first convolution, which sees pixels, has its own pass for the CPU, see
-    :mod:`.first_convolution`, and stays fp32 for TensorRT.
+    one before each of them; ``tail`` is a part of the body's convolutions, the last ones, that stays fp32 as well. The
+    first convolution, which sees pixels, has its own pass for the CPU, see :mod:`.first_convolution`, and stays fp32
+    for TensorRT.
     ``target="cpu"``: unsigned activations with a zero point, signed weights per output channel, int32 biases, which
     onnxruntime fuses to integer kernels. ``"tensorrt"``: all symmetric with zero points of 0 and biases in fp32, the
     only form its parser takes. Raises InputError where there is nothing to quantize.
@@ -48,7 +75,7 @@ def quantize(proto: ModelProto, spec: ModelSpec, calibration: Sequence[NDArray[n
     import onnx
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
-    chosen = quantizable(proto)
+    chosen = _without_tail(quantizable(proto), tail)
     if not chosen:
         raise InputError(f"{spec.name} has no convolution that could be quantized; int8 is for convolutional networks")
     symmetric = target == "tensorrt"
@@ -101,6 +128,16 @@ def quantizable(proto: ModelProto) -> list[NodeProto]:
             continue
         chosen.append(node)
     return chosen
+
+
+def _without_tail(chosen: list[NodeProto], tail: float) -> list[NodeProto]:
+    """All but the last part of the convolutions and what stands between them; linear layers stay."""
+    convolutions = [index for index, node in enumerate(chosen) if "Conv" in node.op_type]
+    first = round((1 - tail) * len(convolutions))
+    if first == len(convolutions):
+        return chosen
+    begin = convolutions[first]
+    return [node for index, node in enumerate(chosen) if index < begin or node.op_type in PRODUCTS]
 
 
 def _with_neighbours(product: NodeProto, nodes: Sequence[NodeProto], producers: Any) -> list[NodeProto]:

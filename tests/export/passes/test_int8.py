@@ -11,6 +11,7 @@ import torch
 from onnx import numpy_helper
 
 from facelm_export import export, exporter
+from facelm_export.passes import int8
 from facelm_export.passes.half import InFloat32, to_half
 from facelm_export.passes.int8 import quantizable, quantize
 from facelm_export.report import parity
@@ -127,7 +128,7 @@ def test_weights_are_a_quarter_and_points_nearly_the_same(quantized, exported):
 def test_an_int8_that_misses_leaves_no_file(quantized, weights, tmp_path, monkeypatch):
     proto, by_target = quantized
     monkeypatch.setattr(exporter, "to_onnx", lambda *arguments, **options: proto)
-    monkeypatch.setattr(exporter, "quantize", lambda *arguments: by_target["cpu"])
+    monkeypatch.setattr(int8, "quantize", lambda *_, **__: by_target["cpu"])
     monkeypatch.setitem(parity.TOLERANCES, "int8", {"mean_percent": 0.0})
     with pytest.raises(ParityError, match=r"lotr_m in int8 differs too much.*mean_percent 0\.\d+ \(allowed 0\.0\)"):
         export("lotr_m", precision="int8", weights=weights("lotr_m"), latency=False, out=tmp_path)
@@ -142,3 +143,31 @@ def test_a_network_without_convolutions_is_refused(exported):
     proto = onnx.helper.make_model(onnx.helper.make_graph([node], "g", *args))
     with pytest.raises(InputError, match="has no convolution that could be quantized"):
         quantize(proto, spec, [np.zeros((1, 3), np.uint8)], "cpu")
+
+
+def test_the_last_convolutions_stay_fp32_where_all_of_them_miss_parity(quantized, monkeypatch):
+    """First the whole body is proven, then a third less of it; the last refusal is the caller's."""
+    proto, _ = quantized
+    chosen = [node.name for node in quantizable(proto) if "Conv" in node.op_type]
+    tails, most = [], [0]
+
+    def quantize_only(proto, spec, calibration, target, *, tail):
+        tails.append(tail)
+        kept = {node.name for node in int8._without_tail(quantizable(proto), tail)}
+        return [name for name in chosen if name in kept]
+
+    def prove(convolutions):
+        if len(convolutions) > most[0]:
+            raise ParityError("too far")
+        return len(convolutions)
+
+    monkeypatch.setattr(int8, "quantize", quantize_only)
+    for most[0] in (len(chosen), len(chosen) - 1):
+        convolutions, proof = int8.quantize_within(proto, None, [], "cpu", prove)
+        assert proof == len(convolutions) and convolutions == chosen[:proof]
+    assert proof == round(2 / 3 * len(chosen)) and tails == [0.0, 0.0, 1 / 3]
+    most[0] = 0
+    with pytest.raises(ParityError, match="too far"):
+        int8.quantize_within(proto, None, [], "cpu", prove)
+    products = [node.name for node in quantizable(proto) if node.op_type == "Gemm"]
+    assert [node.name for node in int8._without_tail(quantizable(proto), 1 / 3) if node.op_type == "Gemm"] == products
