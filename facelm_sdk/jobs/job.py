@@ -71,7 +71,8 @@ class Job:
         """
         found = np.zeros(4, np.int64)
         parquet = load("pyarrow.parquet", "parquet")
-        with self.out.writing() as file, parquet.ParquetWriter(file, table.schema(), compression="zstd") as writer:
+        drafted = self.out.writing(self.folder)  # where a run that is ended leaves nothing behind
+        with drafted as file, parquet.ParquetWriter(file, table.schema(), compression="zstd") as writer:
             for rows in _in_groups(self._checked(part, found) for part in self.parts):
                 writer.write_table(rows, row_group_size=ROW_GROUP)
             summary = Summary(*found.tolist())

@@ -90,9 +90,12 @@ class Place:
         except OSError as error:
             raise OutputError(f"{self} cannot be written: {error}") from error
 
-    def writing(self) -> Writing:
-        """Open the file for writing: it takes its place, whole, at the end of the with block. Raises OSError."""
-        return Writing(*self.find())
+    def writing(self, drafts: Place | None = None) -> Writing:
+        """Open the file for writing: it takes its place, whole, at the end of the with block. Raises OSError.
+
+        ``drafts``: the folder of the draft, on the same file system (default: that of the file).
+        """
+        return Writing(*self.find(), None if drafts is None else drafts.find()[1])
 
     def make_folder(self) -> None:
         """Make the folder and those above it. Raises OutputError."""
@@ -134,15 +137,16 @@ _KINDS = {"File": "file", "Directory": "folder"}
 
 
 class Writing:
-    """A file that is being written: a draft beside it until the with block ends, then moved to its place.
+    """A file that is being written: a draft, beside it or in ``drafts``, until the with block ends, then moved there.
 
     In an object store, where a file is there once it is closed, it is written at its place. Where the block raises,
     what was written is removed.
     """
 
-    def __init__(self, system: Any, path: str) -> None:
+    def __init__(self, system: Any, path: str, drafts: str | None = None) -> None:
         self.system, self.path = system, path
-        self.draft = path if system.type_name in _WHOLE_ON_CLOSE else f"{path}.{secrets.token_hex(4)}.tmp"
+        draft = path if drafts is None else f"{drafts}/{path.rpartition('/')[2]}"
+        self.draft = path if system.type_name in _WHOLE_ON_CLOSE else f"{draft}.{secrets.token_hex(4)}.tmp"
 
     def __enter__(self) -> Any:
         self._stream = self.system.open_output_stream(self.draft)

@@ -71,3 +71,14 @@ def test_an_object_is_put_at_its_place_or_not_at_all():
         broken.write(b"half")
         raise RuntimeError
     assert store.objects == {"bucket/a": b"whole"}
+
+
+def test_a_draft_may_lie_in_another_folder(tmp_path):
+    """So a run that is killed while it writes leaves nothing beside its output."""
+    drafts = tmp_path / "parts"
+    drafts.mkdir()
+    with Place.of(tmp_path / "a.parquet").writing(Place.of(drafts)) as file:
+        file.write(b"whole")
+        assert [path.suffix for path in drafts.iterdir()] == [".tmp"]
+        assert [path.name for path in tmp_path.iterdir()] == ["parts"]
+    assert (tmp_path / "a.parquet").read_bytes() == b"whole" and not any(drafts.iterdir())
