@@ -234,7 +234,7 @@ def test_keys_that_are_no_names(tmp_path):
 
 
 def test_no_package_loads_what_could_run():
-    """torch.jit.load and pickle's loaders nowhere but between a job's own processes, torch.load with weights_only=True."""
+    """No torch.jit.load, no pickle but between a job's own processes, torch.load with weights_only=True alone."""
     sources = [
         path
         for folder in ("facelm_sdk", "models/facelm_models", "export/facelm_export", "training/facelm_training")
