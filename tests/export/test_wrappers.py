@@ -123,7 +123,8 @@ def test_heatmaps_become_pixels_and_scores():
 
 def test_half_precision_keeps_buffers():
     network = to_half(without_batch_norm(disturbed("lotr_m"), 192), info("lotr_m"))
-    assert all(p.dtype == torch.float16 for p in network.parameters())
+    single = {name for name, parameter in network.named_parameters() if parameter.dtype != torch.float16}
+    assert all(name.startswith("backbone.layers.0.") for name in single)  # which sees pixels
     assert all(b.dtype == torch.float32 for b in network.buffers() if b.is_floating_point())
     assert torch.equal(network.mean_shape, disturbed("lotr_m").mean_shape)
     assert dict(network.named_buffers()).keys() == {"mean_shape"}

@@ -12,22 +12,23 @@ from facelm_models.registry import decoder
 
 
 class InFloat32(nn.Module):
-    """A layer of a half-precision network that computes in single precision."""
+    """A layer of a half-precision network that computes in single precision; its output is of type ``gives``."""
 
-    def __init__(self, layer: nn.Module) -> None:
+    def __init__(self, layer: nn.Module, gives: torch.dtype = torch.float32) -> None:
         super().__init__()
-        self.layer = layer.float()
+        self.layer, self.gives = layer.float(), gives
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        out: torch.Tensor = self.layer(x.float())
+        out: torch.Tensor = self.layer(x.float()).to(self.gives)
         return out
 
 
 def to_half(network: nn.Module, info: ModelInfo) -> nn.Module:
     """Weights and activations in fp16. Changes ``network``, a form of what ``info`` builds, and returns it.
 
-    In fp32 stay buffers (mean faces, grids), so coordinates come out in fp32, and the convolutions that give heatmaps:
-    a peak and its neighbours must not be rounded to the same value.
+    In fp32 stay buffers (mean faces, grids), so coordinates come out in fp32, the convolutions that give heatmaps, as a
+    peak and its neighbours must not be rounded to the same value, and the one that sees pixels, whose rounding all
+    others inherit: it is half of the error of lotr_m.
     """
     names = {module: name for name, module in network.named_modules()}
     heads = _heads(network, info.input_size) if decoder(info.decoding).of_maps else []
@@ -43,6 +44,9 @@ def to_half(network: nn.Module, info: ModelInfo) -> nn.Module:
         setattr(network.get_submodule(owner), leaf, buffer)
     for head in heads:
         network.set_submodule(names[head], InFloat32(head))
+    for module, name in names.items():
+        if isinstance(module, nn.Conv2d) and module.in_channels == 3:
+            network.set_submodule(name, InFloat32(module, torch.float16))
     return network
 
 
