@@ -28,11 +28,19 @@ from ..table import error_text, picture_errors
 from ..types import MAX_CROP, Face
 from .formats import NAMES, Format, Results, json_bytes, open_results
 from .options import (
+    DetectorModel,
     DetSizeText,
+    DetThresh,
+    Device,
+    Flip,
+    LandmarkModel,
+    MaxFaces,
     MinPresence,
     ProviderText,
     Strict,
+    Threads,
     VariantText,
+    Workers,
     counted,
     det_size_of,
     printable,
@@ -91,26 +99,19 @@ def align(
             "DIR/coco.json.",
         ),
     ] = None,
-    model: Annotated[
-        str, typer.Option(help="Landmark model: a name of `facelm models` or a path; or the path of a pipeline.")
-    ] = zoo.LANDMARKS,
-    detector: Annotated[str, typer.Option(help="Detector: a name or a path.")] = zoo.DETECTOR,
-    flip: Annotated[
-        bool | None,
-        typer.Option("--flip/--no-flip", help="Average with the mirrored crop. (default: as the model does)"),
-    ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:<index>.")] = "cpu",
+    model: LandmarkModel = zoo.LANDMARKS,
+    detector: DetectorModel = zoo.DETECTOR,
+    flip: Flip = None,
+    device: Device = "cpu",
     provider: ProviderText = None,
     strict: Strict = False,
     variant: VariantText = "auto",
     det_size: DetSizeText = "auto",
-    det_thresh: Annotated[float | None, typer.Option(help="Score threshold of faces. (default: the model's)")] = None,
-    max_faces: Annotated[int | None, typer.Option(help="Keep the best faces of a picture.")] = None,
+    det_thresh: DetThresh = None,
+    max_faces: MaxFaces = None,
     min_presence: MinPresence = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads of a run. (default: 1 for a small network)")] = None,
-    workers: Annotated[
-        int | None, typer.Option(help="Pictures done side by side. (default: as many as cores, at most 8)")
-    ] = None,
+    threads: Threads = None,
+    workers: Workers = None,
     json_lines: Annotated[
         str | None,
         typer.Option(metavar="FILE", help="One JSON line a picture into FILE (- is stdout), not one file each."),

@@ -31,6 +31,19 @@ Strict = Annotated[
     bool, typer.Option("--strict", help="Fail where --device or --provider cannot be used, in the place of a warning.")
 ]
 
+LandmarkModel = Annotated[
+    str, typer.Option(help="Landmark model: a name of `facelm models` or a path; or the path of a pipeline.")
+]
+DetectorModel = Annotated[str, typer.Option(help="Detector: a name or a path.")]
+Flip = Annotated[
+    bool | None,
+    typer.Option("--flip/--no-flip", help="Average with the mirrored crop. (default: as the model does)"),
+]
+Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:<index>.")]
+DetThresh = Annotated[float | None, typer.Option(help="Score threshold of faces. (default: the model's)")]
+MaxFaces = Annotated[int | None, typer.Option(help="Keep the best faces of a picture.")]
+Threads = Annotated[int | None, typer.Option(help="CPU threads of a run. (default: 1 for a small network)")]
+Workers = Annotated[int | None, typer.Option(help="Pictures done side by side. (default: as many as cores, at most 8)")]
 MinPresence = Annotated[
     float | None,
     typer.Option(help="Drop what the landmark model takes for no face, below this probability. (default: 0.5)"),

@@ -13,11 +13,19 @@ from ..errors import InputError
 from ..parallel import checked_workers
 from ..runtimes.open import Variant
 from .options import (
+    DetectorModel,
     DetSizeText,
+    DetThresh,
+    Device,
+    Flip,
+    LandmarkModel,
+    MaxFaces,
     MinPresence,
     ProviderText,
     Strict,
+    Threads,
     VariantText,
+    Workers,
     counted,
     det_size_of,
     providers_of,
@@ -32,26 +40,19 @@ def serve(
         str, typer.Option(help="Address to listen on; 0.0.0.0 is all of this machine's. There is no authentication.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 is any that is free.")] = 8000,
-    model: Annotated[
-        str, typer.Option(help="Landmark model: a name of `facelm models` or a path; or the path of a pipeline.")
-    ] = zoo.LANDMARKS,
-    detector: Annotated[str, typer.Option(help="Detector: a name or a path.")] = zoo.DETECTOR,
-    flip: Annotated[
-        bool | None,
-        typer.Option("--flip/--no-flip", help="Average with the mirrored crop. (default: as the model does)"),
-    ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:<index>.")] = "cpu",
+    model: LandmarkModel = zoo.LANDMARKS,
+    detector: DetectorModel = zoo.DETECTOR,
+    flip: Flip = None,
+    device: Device = "cpu",
     provider: ProviderText = None,
     strict: Strict = False,
     variant: VariantText = "auto",
     det_size: DetSizeText = "auto",
-    det_thresh: Annotated[float | None, typer.Option(help="Score threshold of faces. (default: the model's)")] = None,
-    max_faces: Annotated[int | None, typer.Option(help="Keep the best faces of a picture.")] = None,
+    det_thresh: DetThresh = None,
+    max_faces: MaxFaces = None,
     min_presence: MinPresence = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads of a run. (default: 1 for a small network)")] = None,
-    workers: Annotated[
-        int | None, typer.Option(help="Pictures done side by side. (default: as many as cores, at most 8)")
-    ] = None,
+    threads: Threads = None,
+    workers: Workers = None,
     queue: Annotated[int, typer.Option(help="Requests that wait or are being sent; beyond it the answer is 503.")] = 32,
     max_bytes: Annotated[int, typer.Option(help="Refuse bodies of more.")] = 20 << 20,
     max_pixels: Annotated[int, typer.Option(envvar="FACELM_MAX_PIXELS", help="Refuse pictures of more.")] = 64_000_000,

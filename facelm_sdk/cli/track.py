@@ -24,10 +24,13 @@ from ..video.tracker import Tracker
 from ..video.trails import TAIL, Trails
 from ..video.writer import VideoWriter
 from .options import (
+    DetectorModel,
     DetSizeText,
+    Device,
     MinPresence,
     ProviderText,
     Strict,
+    Threads,
     VariantText,
     counted,
     det_size_of,
@@ -58,17 +61,17 @@ def track(
         str | None, typer.Option(metavar="FILE", help="One JSON line a frame into FILE (- is stdout).")
     ] = None,
     model: Annotated[str, typer.Option(help="Landmark model: a name of `facelm models` or a path.")] = zoo.LANDMARKS,
-    detector: Annotated[str, typer.Option(help="Detector: a name or a path.")] = zoo.DETECTOR,
+    detector: DetectorModel = zoo.DETECTOR,
     variant: VariantText = "auto",
     det_size: DetSizeText = "auto",
     max_faces: Annotated[int | None, typer.Option(help="Follow the best faces only.")] = None,
     min_presence: MinPresence = None,
     redetect_every: Annotated[int, typer.Option(help="Frames after which more faces are looked for.")] = 10,
     smooth: Annotated[bool, typer.Option("--smooth/--no-smooth", help="Steady the points (One-Euro filter).")] = True,
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:<index>.")] = "cpu",
+    device: Device = "cpu",
     provider: ProviderText = None,
     strict: Strict = False,
-    threads: Annotated[int | None, typer.Option(help="CPU threads of a run. (default: 1 for a small network)")] = None,
+    threads: Threads = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no last line.")] = False,
     profile: Annotated[bool, typer.Option("--profile", help="Where the time went, on stderr at the end.")] = False,
 ) -> None:
