@@ -11,6 +11,7 @@ from torch import nn
 
 from facelm_models import create, restore
 from facelm_models.official.torchvision import backbone_keys
+from facelm_models.slpt import PatchCrop
 from facelm_models.weights import save
 from facelm_sdk import markup as markups
 from facelm_sdk.errors import InputError
@@ -240,6 +241,25 @@ def test_the_faster_gradient_is_the_gradient(size):
         (y * torch.linspace(-1, 1, y.numel()).view_as(y)).sum().backward()
         gradients.append((y, leaf.grad, next(conv.parameters()).grad))
     for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(other, one, **GRADIENT)
+
+
+def test_the_faster_samples_are_the_samples():
+    torch.manual_seed(0)
+    fast = speed_up(nn.Sequential(PatchCrop(3)))[0]
+    assert type(fast) is not PatchCrop
+    features = torch.randn(2, 5, 6, 8).to(memory_format=torch.channels_last)
+    corner = torch.rand(2, 4, 2) * 0.7
+    corner[0, 0], corner[0, 1] = 0, 1  # at the ends of the map
+    extent = torch.rand(2, 4, 2) * 0.3
+    extent[0, 1] = 0
+    found = []
+    for crop in (PatchCrop(3), fast):
+        leaf = features.clone().requires_grad_()
+        samples = crop(leaf, corner, extent)
+        (samples * torch.linspace(-1, 1, samples.numel()).view_as(samples)).sum().backward()
+        found.append((samples, leaf.grad))
+    for one, other in zip(*found, strict=True):
         torch.testing.assert_close(other, one, **GRADIENT)
 
 

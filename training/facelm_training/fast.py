@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from facelm_models.slpt import PatchCrop
+
 
 class _StridedDepthwise(torch.autograd.Function):
     """Depthwise convolution of stride 2.
@@ -46,12 +48,39 @@ class _StridedDepthwiseConv2d(nn.Conv2d):
         return out
 
 
-def speed_up(model: nn.Module) -> nn.Module:
-    """Give the 3x3 depthwise convolutions of stride 2 in ``model`` the faster gradient, in place; state is kept.
+class _GatheredPatchCrop(PatchCrop):
+    """The samples as weighted sums of the map's rows of channels.
 
-    On other devices than a CPU only the memory format changes.
+    ``grid_sample`` goes through them channel by channel: 1.6 times the time forward, 6 times backward.
+    """
+
+    def forward(self, features: torch.Tensor, corner: torch.Tensor, extent: torch.Tensor) -> torch.Tensor:
+        n, channels, height, width = features.shape
+        last = corner.new_tensor([width - 1, height - 1])
+        at = (corner[:, :, None] + extent[:, :, None] * self.steps[:, None]).clamp(0, 1) * last  # (n, L, K, 2)
+        low = at.floor().minimum(last - 1)
+        weights = torch.stack([1 - (at - low), at - low], -1)  # of the cells on both sides, (n, L, K, 2, 2)
+        cells = low.long()[..., None] + torch.arange(2, device=at.device)
+        rows = cells[:, :, :, None, 1, :, None] * width + cells[:, :, None, :, 0, None, :]  # (n, L, K, K, 2, 2)
+        rows = rows + height * width * torch.arange(n, device=at.device).view(-1, 1, 1, 1, 1, 1)
+        shares = weights[:, :, :, None, 1, :, None] * weights[:, :, None, :, 0, None, :]
+        sampled = F.embedding_bag(
+            rows.view(-1, 4),
+            features.permute(0, 2, 3, 1).flatten(0, 2).to(shares.dtype),
+            per_sample_weights=shares.view(-1, 4),
+            mode="sum",
+        )
+        return sampled.view(*corner.shape[:2], self.samples**2, channels).to(features.dtype)
+
+
+def speed_up(model: nn.Module) -> nn.Module:
+    """Give the 3x3 depthwise convolutions of stride 2 in ``model`` the faster gradient, and SLPT its faster samples.
+
+    In place; state is kept. On other devices than a CPU only the memory format changes.
     """
     for module in model.modules():
+        if type(module) is PatchCrop and module.steps.device.type == "cpu":
+            module.__class__ = _GatheredPatchCrop
         if (
             type(module) is nn.Conv2d
             and module.weight.device.type == "cpu"
