@@ -195,7 +195,7 @@ def test_list(run):
     assert list(rows) == list_models()
     assert rows["lotr_m_128"].startswith("weights  68 points  128 px  NME ")
     assert rows["retinaface_mnet025"].startswith("weights") and "recall" in rows["retinaface_mnet025"]
-    assert rows["slpt_hrnet18"] == "no weights: --weights FILE, or --random"
+    assert rows["slpt_resnet34"] == "no weights: --weights FILE, or --random"
 
 
 def test_list_needs_no_torch():

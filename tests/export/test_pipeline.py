@@ -466,7 +466,7 @@ def test_int8_is_aligner_with_the_landmark_model_in_int8(composed, tmp_path):
         ({"precision": "bf16"}, "precision of a pipeline is one of fp32, fp16, int8, not 'bf16'"),
         ({"calib": "faces"}, "calibration pictures .* are for precision int8"),
         ({"format": "engine"}, "format of a pipeline is onnx or triton"),
-        ({"model": "slpt_hrnet18"}, "no weights of slpt_hrnet18"),
+        ({"model": "slpt_resnet34"}, "no weights of slpt_resnet34"),
         ({"model": "retinaface_mnet025"}, "is a model for detection; the pipeline needs one for landmarks"),
         ({"detector": MODEL}, "is a model for landmarks; the pipeline needs one for detection"),
         ({"det_size": "auto"}, "only Aligner searches"),

@@ -53,6 +53,6 @@ def test_without_the_weights_wheel_the_line_to_type_is_told(monkeypatch, tmp_pat
 
 def test_with_it_those_that_have_weights_are_told():
     with pytest.raises(
-        WeightsError, match=r"no weights of slpt_hrnet18 come with facelm-weights; those of .*lotr_m_128"
+        WeightsError, match=r"no weights of slpt_resnet34 come with facelm-weights; those of .*lotr_m_128"
     ):
-        restore("slpt_hrnet18")
+        restore("slpt_resnet34")

@@ -105,14 +105,14 @@ def counters(model):
 
 def test_names_without_weights(tmp_path, monkeypatch):
     with pytest.raises(WeightsError) as caught:
-        restore("hourglass4")
+        restore("mtld_r101")
     message = str(caught.value)
     offered = ", ".join(name for name in list_models() if default_weights(name))
     assert (
-        f"no weights of hourglass4 come with facelm-weights; those of {offered} do" in message
+        f"no weights of mtld_r101 come with facelm-weights; those of {offered} do" in message
         and "lotr_m_128" in offered
     )
-    assert message.splitlines()[-1].strip() == "facelm_models.restore('hourglass4.safetensors')"
+    assert message.splitlines()[-1].strip() == "facelm_models.restore('mtld_r101.safetensors')"
     with pytest.raises(WeightsError, match=r"no weights file lotr-m, and no model is named 'lotr-m'\. Did you mean"):
         restore("lotr-m")
     for missing in ("weights/lotr_m", "lotr_m.safetensors", tmp_path / "lotr_m"):
