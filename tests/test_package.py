@@ -77,7 +77,7 @@ def test_the_weights_are_a_wheel_of_their_own(tmp_path):
     (tmp_path / "site" / "facelm_sdk").symlink_to(ROOT / "facelm_sdk")
     code = (
         "from pathlib import Path; from facelm_models import catalogue; catalogue.CHECKOUT = Path('nowhere'); "
-        "print(catalogue.checkpoint('lotr_m_128')); print(catalogue.checkpoint('slpt_hrnet18'))"
+        "print(catalogue.checkpoint('lotr_m_128')); print(catalogue.checkpoint('slpt_resnet34'))"
     )
     environment = os.environ | {"PYTHONPATH": str(tmp_path / "site")}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
