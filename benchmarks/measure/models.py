@@ -27,6 +27,7 @@ from facelm_export.pipeline import TorchSession, export_pipeline
 from facelm_export.report.samples import portrait_crops
 from facelm_models import default_weights, heatmaps, info, list_models
 from facelm_models.complexity import multiply_adds, outline
+from facelm_models.weights import read_card
 from facelm_sdk import zoo
 from facelm_sdk.contract import METADATA_KEY, ModelSpec
 from facelm_sdk.errors import EngineError, MissingDependencyError, ProviderError
@@ -183,10 +184,12 @@ def _or_skip(function: Any, *arguments: Any, **options: Any) -> Any:
 
 @functools.cache
 def billions(name: str, size: int | None = None) -> float:
-    """Billions of multiply-adds of one crop, 68 points, or of one picture of ``size`` pixels."""
+    """Billions of multiply-adds of a crop, the network being as its weights are, or of a picture of ``size`` pixels."""
     described = info(name)
-    options = {"num_landmarks": 68} if described.task == "landmarks" else {}
-    return multiply_adds(outline(name, **options), size or described.input_size)["Global"]
+    options: dict[str, Any] = {"num_landmarks": 68} if described.task == "landmarks" else {}
+    if options and (path := default_weights(name)) is not None:
+        options = read_card(path)["config"]
+    return multiply_adds(outline(name, **options), size or options.get("size", described.input_size))["Global"]
 
 
 def _sources() -> str:
