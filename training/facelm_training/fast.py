@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from facelm_export.passes.patches import cells_and_shares
 from facelm_models.slpt import PatchCrop
 
 
@@ -55,22 +56,15 @@ class _GatheredPatchCrop(PatchCrop):
     """
 
     def forward(self, features: torch.Tensor, corner: torch.Tensor, extent: torch.Tensor) -> torch.Tensor:
-        n, channels, height, width = features.shape
-        last = corner.new_tensor([width - 1, height - 1])
-        at = (corner[:, :, None] + extent[:, :, None] * self.steps[:, None]).clamp(0, 1) * last  # (n, L, K, 2)
-        low = at.floor().minimum(last - 1)
-        weights = torch.stack([1 - (at - low), at - low], -1)  # of the cells on both sides, (n, L, K, 2, 2)
-        cells = low.long()[..., None] + torch.arange(2, device=at.device)
-        rows = cells[:, :, :, None, 1, :, None] * width + cells[:, :, None, :, 0, None, :]  # (n, L, K, K, 2, 2)
-        rows = rows + height * width * torch.arange(n, device=at.device).view(-1, 1, 1, 1, 1, 1)
-        shares = weights[:, :, :, None, 1, :, None] * weights[:, :, None, :, 0, None, :]
+        at = corner[:, :, None] + extent[:, :, None] * self.steps[:, None]  # (n, L, K, 2)
+        cells, shares = cells_and_shares(at, *features.shape[2:])
         sampled = F.embedding_bag(
-            rows.view(-1, 4),
+            cells.flatten(0, 2),
             features.permute(0, 2, 3, 1).flatten(0, 2).to(shares.dtype),
-            per_sample_weights=shares.view(-1, 4),
+            per_sample_weights=shares.flatten(0, 2),
             mode="sum",
         )
-        return sampled.view(*corner.shape[:2], self.samples**2, channels).to(features.dtype)
+        return sampled.view(*cells.shape[:3], -1).to(features.dtype)
 
 
 def speed_up(model: nn.Module) -> nn.Module:

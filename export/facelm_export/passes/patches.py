@@ -27,20 +27,30 @@ class GatheredPatchCrop(nn.Module):
         corner: torch.Tensor,  # (n, L, 2), (x, y) of the top left ends, fractions in 0..1
         extent: torch.Tensor,  # (n, L, 2), width and height
     ) -> torch.Tensor:  # (n, L, K * K, C), row by row
-        n, _, height, width = features.shape
         at = corner[:, :, None] + extent[:, :, None] * self.steps[:, None]  # (n, L, K, 2)
-        left, right_share = cell_and_share(at[:, :, None, :, 0], width)  # (n, L, 1, K)
-        top, lower_share = cell_and_share(at[:, :, :, None, 1], height)  # (n, L, K, 1)
-        picture = torch.arange(n, device=features.device).view(n, 1, 1, 1) * (height * width)
-        first = picture + top * width + left  # (n, L, K, K)
-        cells = torch.stack([first, first + 1, first + width, first + width + 1], -1).flatten(2, 3)
-        upper_share, left_share = 1 - lower_share, 1 - right_share
-        shares = torch.stack(
-            [upper_share * left_share, upper_share * right_share, lower_share * left_share, lower_share * right_share],
-            -1,
-        ).flatten(2, 3)  # (n, L, K * K, 4)
+        cells, shares = cells_and_shares(at, *features.shape[2:])
         rows = F.embedding(cells, features.flatten(2).transpose(1, 2).flatten(0, 1))  # (n, L, K * K, 4, C)
         return (shares.to(rows.dtype)[..., None, :] @ rows).squeeze(-2)
+
+
+def cells_and_shares(
+    at: torch.Tensor,  # (n, L, K, 2), (x, y) of the samples' columns and rows, fractions as of cell_and_share
+    height: int,
+    width: int,
+) -> tuple[torch.Tensor, torch.Tensor]:  # (n, L, K * K, 4) each, row by row
+    """Of the four cells around each sample, the index among all cells of the n maps, and the share in the sample."""
+    n = at.shape[0]
+    left, right_share = cell_and_share(at[:, :, None, :, 0], width)  # (n, L, 1, K)
+    top, lower_share = cell_and_share(at[:, :, :, None, 1], height)  # (n, L, K, 1)
+    picture = torch.arange(n, device=at.device).view(n, 1, 1, 1) * (height * width)
+    first = picture + top * width + left  # (n, L, K, K)
+    cells = torch.stack([first, first + 1, first + width, first + width + 1], -1).flatten(2, 3)
+    upper_share, left_share = 1 - lower_share, 1 - right_share
+    shares = torch.stack(
+        [upper_share * left_share, upper_share * right_share, lower_share * left_share, lower_share * right_share],
+        -1,
+    ).flatten(2, 3)
+    return cells, shares
 
 
 def cell_and_share(
