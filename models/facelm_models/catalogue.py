@@ -14,7 +14,8 @@ ARCHITECTURES: Mapping[str, tuple[str, ...]] = {
     "hourglass": ("hourglass4",),
     "hrnet": ("hrnet18",),
     "lotr": ("lotr_hr_plus", "lotr_m", "lotr_m_128", "lotr_m_plus", "lotr_r_plus"),
-    "mtld": ("mtld_r101", "mtld_r18", "mtld_r50"),
+    "mtld": ("mtld_m", "mtld_r101", "mtld_r18", "mtld_r50"),
+    "pyramid": ("pyramid_m",),
     "retinaface": ("retinaface_lite", "retinaface_mnet025", "retinaface_r50"),
     "slpt": ("slpt_hrnet18", "slpt_hrnet18_12l", "slpt_resnet34"),
 }

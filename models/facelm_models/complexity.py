@@ -93,6 +93,7 @@ PAPERS = (
     Printed("mtld_r18", 68, 12.6, 2.7, training_only=("heatmaps",), classifier=512, remark=MTLD),
     Printed("mtld_r50", 68, 27.3, 5.8, training_only=("heatmaps",), classifier=2048, remark=MTLD),
     Printed("mtld_r101", 68, 46.0, 10.7, training_only=("heatmaps",), classifier=2048, remark=MTLD),
+    Printed("mtld_m", 68, training_only=("heatmaps",), remark="the paper has ResNets only"),
     Printed("hourglass4", 98, 13.48, 17.54, remark=TOOL),
     Printed("hrnet18", 98, 9.66, 4.75, remark=TOOL),
     Printed("fan2", 68, 12.107, 13.92, remark=CODE),

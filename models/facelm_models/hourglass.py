@@ -51,6 +51,30 @@ class Maps(NamedTuple):
     points: torch.Tensor  # (n, L, h, w) in 0..1
 
 
+def edge_members(
+    edges: tuple[Curve, ...], num_landmarks: int
+) -> tuple[torch.Tensor, torch.Tensor]:  # (L, E, 1, 1), (L,)
+    """Which edges a landmark lies on, and 1 for landmarks on none."""
+    weight = torch.zeros(num_landmarks, len(edges), 1, 1)
+    for edge, curve in enumerate(edges):
+        weight[list(curve), edge] = 1
+    return weight, (weight.sum((1, 2, 3)) == 0).float()
+
+
+def masked(
+    logits: torch.Tensor,  # (n, L, h, w)
+    normal: torch.Tensor,  # (n, L, h, w) logits normalised per map
+    edges: torch.Tensor,  # (n, E, h, w) in 0..1
+    points: torch.Tensor,  # (n, L, h, w) in 0..1
+    edge_weight: torch.Tensor,  # (L, E, 1, 1)
+    edge_bias: torch.Tensor,  # (L,)
+) -> Maps:
+    """The maps of what three convolutions give: the attention mask is what edges say of a landmark, times its point."""
+    mask = F.conv2d(edges, edge_weight.to(edges.dtype), edge_bias.to(edges.dtype)) * points
+    scores = mask * normal
+    return Maps(logits, scores, F.relu(scores), edges, points)
+
+
 def coordinates(side: int) -> torch.Tensor:  # (1, 3, side, side)
     """Row and column of each cell in -1..1, in this order, and its distance from the centre in 0..1."""
     axis = torch.arange(side) / (side - 1) * 2 - 1
@@ -160,22 +184,15 @@ class StackedHourglass(nn.Module):
         )
         self.stacks = nn.ModuleList(Stack(config, first=i == 0) for i in range(config.stacks))
         self.merges = nn.ModuleList(Merge(config) for _ in range(config.stacks - 1))
-        weight = torch.zeros(config.num_landmarks, len(config.edges), 1, 1)
-        for edge, curve in enumerate(config.edges):
-            weight[list(curve), edge] = 1
+        weight, bias = edge_members(config.edges, config.num_landmarks)
         self.register_buffer("edge_weight", weight)
-        self.register_buffer("edge_bias", (weight.sum((1, 2, 3)) == 0).float())
+        self.register_buffer("edge_bias", bias)
 
     def forward(
         self,
         crops: torch.Tensor,  # (n, 3, S, S)
     ) -> torch.Tensor:  # (n, L, S/4, S/4)
         return self.intermediate(crops)[-1].heatmaps
-
-    def _mask(self, edges: torch.Tensor, points: torch.Tensor) -> torch.Tensor:  # (n, L, h, w)
-        """The attention mask: what the edges say of each landmark, times its point map."""
-        weight, bias = self.edge_weight.to(edges.dtype), self.edge_bias.to(edges.dtype)
-        return F.conv2d(edges, weight, bias) * points
 
     def intermediate(
         self,
@@ -188,8 +205,7 @@ class StackedHourglass(nn.Module):
         for i, stack in enumerate(self.stacks):
             features, logits, edges, points = stack(x, region)
             normal = F.instance_norm(logits)
-            scores = self._mask(edges, points) * normal
-            found.append(Maps(logits, scores, F.relu(scores), edges, points))
+            found.append(masked(logits, normal, edges, points, self.edge_weight, self.edge_bias))
             if i < len(self.merges):
                 heatmaps = F.relu(normal)
                 region = heatmaps[:, -1:] > 0.05  # once a boundary map; since ADNet the last landmark's

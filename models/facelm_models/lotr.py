@@ -26,6 +26,7 @@ from torch import nn
 from .backbones.hrnet import ConvBN, HRNetW18, bottleneck
 from .backbones.mobilenet import MobileNetV2
 from .backbones.resnet import ResNet
+from .confidence import Confidence
 from .layers import AxialPositions, DecoderLayer, EncoderLayer, initialise, shrink_last
 from .registry import IMAGENET_MEAN, IMAGENET_STD, ModelInfo, register
 
@@ -107,42 +108,6 @@ def deconvolution(inputs: int, outputs: int) -> nn.Sequential:
     )
 
 
-class Confidence(nn.Module):
-    """Logits of two probabilities: that a point is within 5% of the eye distance, and that the crop shows a face.
-
-    Not in the paper. Both are small perceptrons on what the network has computed anyway: on what the finest map of the
-    backbone shows cell by cell (``channels``, ``side`` cells wide), of which two convolutions and a layer make
-    ``hidden`` units, and on the points' tokens of the decoder. A mean of the map in its place let five times as many
-    false faces pass.
-    """
-
-    def __init__(self, channels: int, side: int, dim: int, width: int = 48, hidden: int = 64) -> None:
-        super().__init__()
-        self.cells = nn.Sequential(
-            nn.Conv2d(channels, width, 1),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(width, width, 3, 2, 1),
-            nn.ReLU(inplace=True),
-        )
-        self.shown = nn.Linear(width * ((side + 1) // 2) ** 2, hidden)
-        self.point = nn.Linear(dim, hidden, bias=False)
-        self.context = nn.Linear(hidden, hidden)
-        self.scores = nn.Linear(hidden, 1)
-        self.presence = nn.Linear(hidden, 1)
-        self.dropout = nn.Dropout(0.3)
-        initialise(self)
-
-    def forward(
-        self,
-        tokens: torch.Tensor,  # (n, L, D)
-        finest: torch.Tensor,  # (n, channels, side, side)
-    ) -> tuple[torch.Tensor, torch.Tensor]:  # (n, L), (n,)
-        cells = self.dropout(self.cells(finest).flatten(1))
-        shown = self.dropout(F.relu(self.shown(cells)))
-        scores = self.scores(F.relu(self.point(tokens) + self.context(shown)[:, None]))
-        return scores.flatten(1), self.presence(shown).flatten()
-
-
 class LOTR(nn.Module):
     """Crops to landmarks.
 
@@ -170,7 +135,7 @@ class LOTR(nn.Module):
         self.reduce = nn.Conv2d(channels, widths[0], 1)  # eq. 8
         self.upsample = nn.Sequential(*itertools.starmap(deconvolution, itertools.pairwise(widths)))
         self.lateral = (
-            nn.Conv2d(self.backbone.lateral_channels, config.dim, 1)
+            nn.Conv2d(self.backbone.map_channels[-2], config.dim, 1)
             if config.lateral and isinstance(self.backbone, MobileNetV2)
             else None
         )
@@ -235,7 +200,7 @@ class LOTR(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor]:  # (n, D, side, side), (n, channels, ...)
         """What the transformer or the flat head looks at, as a map, and the finest of the backbone's that is in it."""
         if self.lateral is not None and isinstance(self.backbone, MobileNetV2):
-            finer, deepest = self.backbone.two_maps(crops)
+            *_, finer, deepest = self.backbone.maps(crops)
             coarser = F.interpolate(self.reduce(deepest), scale_factor=2.0, mode="nearest")
             return coarser + self.lateral(finer), finer
         maps = self.backbone(crops)

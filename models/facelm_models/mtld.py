@@ -31,6 +31,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .backbones.mobilenet import MobileNetV2
 from .backbones.resnet import Depth, ResNet
 from .layers import AxialPositions, DecoderLayer, EncoderLayer, initialise, shrink_last
 from .registry import IMAGENET_MEAN, IMAGENET_STD, ModelInfo, register
@@ -42,14 +43,15 @@ STRIDES = (8, 16, 32)
 class MTLDConfig:
     """Options of the MTLD variants.
 
-    ``size``: side of the crop in pixels, a multiple of 32; ``depth``: of the ResNet; ``dim``: channels of tokens.
+    ``size``: side of the crop in pixels, a multiple of 32; ``depth``: of the ResNet, None for a MobileNetV2 in its
+    place, which is not in the paper; ``dim``: channels of tokens.
     ``multi_scale``: False leaves out the feature pyramid attention, and the encoder sees the map of stride 32 alone.
     ``fusion``: what the encoder is given, the ``memories`` or their ``sum`` with the maps they are of.
     """
 
     num_landmarks: int = 68
     size: int = 256
-    depth: Depth = 18
+    depth: Depth | None = 18
     dim: int = 128
     heads: int = 8
     feedforward: int = 256
@@ -132,8 +134,9 @@ class MTLD(nn.Module):
             raise ValueError(f"MTLD takes crops whose side is a multiple of {STRIDES[-1]}, not {config.size}")
         self.config = config
         dim, shape = config.dim, (config.dim, config.heads, config.feedforward)
-        self.backbone = ResNet(config.depth)
-        self.reduce = nn.ModuleList(nn.Conv2d(channels, dim, 1) for channels in self.backbone.channels[1:])
+        self.backbone = MobileNetV2() if config.depth is None else ResNet(config.depth)
+        widths = self.backbone.map_channels if isinstance(self.backbone, MobileNetV2) else self.backbone.channels
+        self.reduce = nn.ModuleList(nn.Conv2d(channels, dim, 1) for channels in widths[1:])
         scales = STRIDES if config.multi_scale else STRIDES[-1:]
         self.positions = nn.ModuleList(AxialPositions(config.size // stride, dim) for stride in scales)
         self.pyramid = nn.ModuleList(FeaturePyramidAttention(*shape) for _ in scales) if config.multi_scale else None
@@ -165,7 +168,8 @@ class MTLD(nn.Module):
 
     def _features(self, crops: torch.Tensor) -> list[torch.Tensor]:  # three (n, D, S / stride, S / stride)
         """s_3 to s_5."""
-        return [reduce(x) for reduce, x in zip(self.reduce, self.backbone(crops)[1:], strict=True)]
+        maps = self.backbone.maps(crops) if isinstance(self.backbone, MobileNetV2) else self.backbone(crops)
+        return [reduce(x) for reduce, x in zip(self.reduce, maps[1:], strict=True)]
 
     def _landmarks(self, maps: Sequence[torch.Tensor]) -> list[torch.Tensor]:  # of every layer (n, L, 2)
         positions = [position() for position in self.positions]
@@ -205,17 +209,22 @@ class MTLD(nn.Module):
         return memories
 
 
-for depth in (18, 50, 101):
+def _register(name: str, config: MTLDConfig, where: str) -> None:
     register(
         ModelInfo(
-            name=f"mtld_r{depth}",
+            name=name,
             task="landmarks",
             build=MTLD,
-            config=MTLDConfig(depth=depth),
-            input_size=256,
+            config=config,
+            input_size=config.size,
             channels="rgb",
             mean=IMAGENET_MEAN,
             std=IMAGENET_STD,
-            paper="Accurate Facial Landmark Detector via Multi-scale Transformer, table 4",
+            paper=f"Accurate Facial Landmark Detector via Multi-scale Transformer, {where}",
         )
     )
+
+
+for depth in (18, 50, 101):
+    _register(f"mtld_r{depth}", MTLDConfig(depth=depth), "table 4")
+_register("mtld_m", MTLDConfig(size=128, depth=None), "for crops of 128 pixels and with a MobileNetV2")

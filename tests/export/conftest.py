@@ -36,6 +36,7 @@ SMALL = {
     "hourglass4": {"size": 64, "stacks": 1, "dim": 32},
     "fan2": {"size": 64, "stacks": 1, "dim": 32},
     "hrnet18": {"size": 64, "modules": (1, 1, 1)},
+    "pyramid_m": {"size": 64, "dim": 32},
 }
 
 CARD = {"data": "drawn at random", "licence": "none needed", "accuracy": {"nme": 0.5}}

@@ -33,6 +33,7 @@ FAMILIES = {
     "slpt_resnet34": ("slpt", {"layers": 1, "dim": 64, "dropout": 0.0}, {}, 6),
     "fan2": ("heatmap", {"stacks": 1, "dim": 32}, {"scale": 100.0, "siamese": 1.0}, 8),
     "hourglass4": ("structured", {"stacks": 1, "dim": 32}, {"samples": 2}, 24),
+    "pyramid_m": ("structured", {"dim": 32}, {"samples": 2}, 24),
 }
 
 

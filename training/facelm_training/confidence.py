@@ -85,7 +85,7 @@ class Seen:
 def with_heads(network: nn.Module, name: str) -> nn.Module:
     """The same network with new heads. Raises InputError where its architecture has none."""
     if not isinstance(network, ConfidenceNetwork) or not hasattr(network.config, "confidence"):
-        raise InputError(f"{name} has no heads for the confidence of its points; LOTR has")
+        raise InputError(f"{name} has no heads for the confidence of its points; LOTR and the pyramid have")
     config: Any = network.config
     extended: nn.Module = type(network)(replace(config, confidence=True))
     own = {key: value for key, value in network.state_dict().items() if not key.startswith("confidence.")}

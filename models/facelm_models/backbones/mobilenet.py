@@ -39,7 +39,7 @@ class InvertedResidual(nn.Module):
 # (expansion, channels, repeats, stride of the first), table 2 of the MobileNetV2 paper
 STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 
-LAST_OF_STRIDE_16 = 1 + sum(repeats for _, _, repeats, _ in STAGES[:5])  # layers up to there, the first one counted
+LAST_OF_STRIDE = (4, 7, 14)  # layers up to the last of stride 4, 8 and 16, the first one counted
 
 
 class MobileNetV2(nn.Module):
@@ -47,8 +47,8 @@ class MobileNetV2(nn.Module):
 
     channels = 1280
     stride = 32
-    lateral_channels = 96
-    """Of the map of stride 16."""
+    map_channels = (24, 32, 96, 1280)
+    """Of the maps of stride 4, 8, 16 and 32."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -68,13 +68,16 @@ class MobileNetV2(nn.Module):
         out: torch.Tensor = self.layers(x)
         return out
 
-    def two_maps(
+    def maps(
         self,
         x: torch.Tensor,  # (n, 3, S, S)
-    ) -> tuple[torch.Tensor, torch.Tensor]:  # (n, 96, S/16, S/16), (n, 1280, S/32, S/32)
-        """The last map of stride 16 beside that of ``forward``."""
-        finer = self.layers[:LAST_OF_STRIDE_16](x)
-        return finer, self.layers[LAST_OF_STRIDE_16:](finer)
+    ) -> list[torch.Tensor]:  # (n, 24, S/4, S/4), (n, 32, S/8, S/8), (n, 96, S/16, S/16), (n, 1280, S/32, S/32)
+        """The last map of each stride; that of 32 is what ``forward`` gives."""
+        found = []
+        for start, end in pairwise((0, *LAST_OF_STRIDE, len(self.layers))):
+            x = self.layers[start:end](x)
+            found.append(x)
+        return found
 
 
 def activation(leaky: float) -> nn.Module:
