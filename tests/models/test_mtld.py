@@ -53,6 +53,18 @@ def test_shapes_and_independence_of_the_batch():
     assert together.std(0).max() > 1e-4, "the points do not depend on the picture"
 
 
+@torch.no_grad()
+def test_a_mobilenet_in_the_place_of_the_resnet():
+    torch.manual_seed(0)
+    model = create("mtld_m", num_landmarks=5, size=64).eval()
+    crops = torch.randn(2, 3, 64, 64)
+    maps = model._features(crops)
+    assert [tuple(x.shape[1:]) for x in maps] == [(128, 8, 8), (128, 4, 4), (128, 2, 2)]
+    expected = [reduce(x) for reduce, x in zip(model.reduce, model.backbone.maps(crops)[1:], strict=True)]
+    assert all(torch.equal(one, other) for one, other in zip(maps, expected, strict=True))
+    assert model(crops).shape == (2, 5, 2) and model.intermediate(crops).heatmaps.shape == (2, 5, 16, 16)
+
+
 @pytest.mark.parametrize("layers", [1, 3])
 @torch.no_grad()
 def test_intermediate(layers):
