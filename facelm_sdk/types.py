@@ -30,7 +30,7 @@ class Face:
     ``bbox`` (4,) float32 xyxy; ``score`` the detector's, None where the caller gave the box or the points;
     ``kps`` (5, 2) float32: image-left eye, image-right eye, nose tip, image-left and image-right mouth corner;
     ``landmarks`` (L, 2) float32 in the order of ``markup``; ``scores`` (L,) float32 in [0, 1] or None where the network
-    has no confidence: of lotr_m_128 the probability that a point is within 5% of the eye distance; ``transform`` the
+    has no confidence: of pyramid_m the probability that a point is within 5% of the eye distance; ``transform`` the
     crop the landmarks were found in; ``track_id`` the number a Tracker gave this face, None in single pictures;
     ``presence`` the probability, by the landmark network, that the crop shows a face, or None where it gives none.
     """

@@ -12,7 +12,7 @@ from ._json import parse
 from .errors import ChecksumError, InputError, ModelFileError, UnknownModelError
 from .files import expand_user, is_file
 
-LANDMARKS = "lotr_m_128"
+LANDMARKS = "pyramid_m"
 """The embedded landmark model that is taken where none is named."""
 DETECTOR = "retinaface_lite"
 """The embedded detector that is taken where none is named."""

@@ -43,7 +43,7 @@ def test_the_wheel_holds_the_four_packages_and_nothing_else(wheel):
 
 def test_the_wheel_holds_the_weights_as_the_manifest_says(wheel):
     models = json.loads(wheel.read("facelm_sdk/weights/manifest.json"))["models"]
-    assert {model["name"] for model in models} == {"lotr_m", "lotr_m_128", "retinaface_lite", "retinaface_mnet025"}
+    assert {model["name"] for model in models} == {"lotr_m", "pyramid_m", "retinaface_lite", "retinaface_mnet025"}
     for model in models:
         data = wheel.read(f"facelm_sdk/weights/{model['file']}")
         assert hashlib.sha256(data).hexdigest() == model["sha256"]
@@ -66,11 +66,12 @@ def test_the_weights_are_a_wheel_of_their_own(tmp_path):
     done = subprocess.run([*command, str(ROOT / "models/weights")], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     (path,) = tmp_path.glob("facelm_weights-*.whl")
+    assert path.stat().st_size < 100 * 2**20, "PyPI takes no larger file: store a network in fp16"
     with zipfile.ZipFile(path) as wheel:
         files = {name for name in wheel.namelist() if ".dist-info/" not in name}
         wheel.extractall(tmp_path / "site")
     checkpoints = {Path(name).stem for name in files if name.endswith(".safetensors")}
-    assert {"lotr_m", "lotr_m_128", "retinaface_lite", "retinaface_mnet025"} <= checkpoints
+    assert {"lotr_m", "lotr_m_128", "pyramid_m", "retinaface_lite", "retinaface_mnet025"} <= checkpoints
     assert {f"facelm_weights/{name}.md" for name in checkpoints} <= files and "facelm_weights/LICENSE-WEIGHTS" in files
     assert all(name.startswith("facelm_weights/") for name in files)
     (tmp_path / "site" / "facelm_models").symlink_to(ROOT / "models/facelm_models")

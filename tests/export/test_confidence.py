@@ -67,7 +67,9 @@ def expected(network, crops, *, tensors=False):
 
 @pytest.mark.parametrize("precision", PROBABILITY)
 def test_scores_and_presence_are_outputs_in_every_precision(name, network, weights, crops, tmp_path, precision):
-    done = export(name, precision=precision, weights=weights, out=tmp_path / "m.onnx", latency=False, atol=64)  # peaks jump
+    done = export(
+        name, precision=precision, weights=weights, out=tmp_path / "m.onnx", latency=False, atol=64
+    )  # peaks jump
     names = [value.name for value in onnx.load(done.path).graph.output]
     assert names == ["landmarks", "scores", "presence"] == list(done.spec.tensors.outputs)
     assert done.spec.has_scores and done.spec.has_presence

@@ -37,7 +37,7 @@ PICTURES = Path(__file__).parents[2] / "examples" / "pictures"
 LIMIT = 0.5
 """Pixels of the picture that a box's corner or a point may lie from Aligner's at most."""
 SIZE = 320
-MODEL = "lotr_m_128"
+MODEL = "pyramid_m"
 
 
 @pytest.fixture(scope="module")

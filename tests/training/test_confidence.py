@@ -63,12 +63,16 @@ def data(tmp_path):
     return folder.parent
 
 
-@pytest.fixture
-def trained(faces, data, tmp_path, monkeypatch):
+@pytest.fixture(
+    params=[("lotr_m", {"layers": 1}), ("pyramid_m", {"dim": 16})],
+    ids=lambda param: param[0],
+)
+def trained(request, faces, data, tmp_path, monkeypatch):
     """A small network, untrained but for its heads, and the network without them."""
     monkeypatch.setattr(confidence, "Detector", OneFace)
     torch.manual_seed(0)
-    plain = create("lotr_m", size=64, layers=1)
+    name, options = request.param
+    plain = create(name, size=64, **options)
     for module in plain.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = None  # the plain mean of the statistics of what it is shown
@@ -76,11 +80,12 @@ def trained(faces, data, tmp_path, monkeypatch):
         plain(2 * torch.randn(8, 3, 6, 6).repeat_interleave(11, 2).repeat_interleave(11, 3)[..., :64, :64])
     plain.eval()
     before = {key: value.clone() for key, value in plain.state_dict().items()}
-    return plain, before, train_confidence(plain, RECIPE, faces, faces, data, tmp_path / "out")
+    recipe = dataclasses.replace(RECIPE, model=name)
+    return plain, before, train_confidence(plain, recipe, faces, faces, data, tmp_path / "out"), recipe
 
 
 def test_all_but_the_heads_stays_bit_for_bit(trained):
-    plain, before, extended = trained
+    plain, before, extended, _ = trained
     after = extended.state_dict()
     heads = {key for key in after if key.startswith("confidence.")}
     assert after.keys() - heads == before.keys() and len(heads) == 13
@@ -93,15 +98,15 @@ def test_all_but_the_heads_stays_bit_for_bit(trained):
 
 
 def test_heads_tell_faces_from_noise(trained, faces, data):
-    _, _, extended = trained
+    plain, _, extended, recipe = trained
     assert has_confidence(extended) and extended.config.confidence and not extended.training
-    task = confidence.LandmarkTask(create("lotr_m", size=64, layers=1), RECIPE, STAGE, faces, faces)
+    task = confidence.LandmarkTask(plain, recipe, STAGE, faces, faces)
     held = Negatives.of(list(read_negatives(data / "negatives", "test").values()), OneFace())
-    crops = confidence.Crops(RECIPE, STAGE, task, held)
+    crops = confidence.Crops(recipe, STAGE, task, held)
     shown = [crops.face(number) for number in range(90, 114)]
     rng = np.random.default_rng(1)
     shown += [confidence.Shown(held.false_face(number, task.crop, rng, 0.0)) for number in range(12)]
-    seen = confidence._Eye(extended, RECIPE, STAGE)("crops", (len(shown), shown))
+    seen = confidence._Eye(extended, recipe, STAGE)("crops", (len(shown), shown))
     with torch.no_grad():
         scores, presence = run_heads(extended.confidence, seen.batch(torch.arange(len(shown))))
     assert scores.shape == (36, 68) and presence[:24].mean() > presence[24:].mean() + 1
@@ -226,7 +231,7 @@ def test_a_confidence_alone_needs_trained_weights(faces, tmp_path):
         train_landmarks(RECIPE, faces, faces, tmp_path)
     path = tmp_path / "start.safetensors"
     network = create("lotr_m", size=64, layers=1, lateral=True).eval()
-    save(path, network, {"model": "lotr_m", "data": "some", "recipe": "Long.", "accuracy": {"nme": 3}, "run": "x"})
+    save(path, network, {"model": "lotr_m", "data": "some", "recipe": "Long", "accuracy": {"nme": 3}, "run": "x"})
     started = train_landmarks(dataclasses.replace(RECIPE, start=str(path)), faces, faces, tmp_path)
     assert started.config == network.config
     assert all(torch.equal(value, network.state_dict()[key]) for key, value in started.state_dict().items())
@@ -235,10 +240,11 @@ def test_a_confidence_alone_needs_trained_weights(faces, tmp_path):
     assert "accuracy" not in card and "accuracy" in read_card(path)
 
 
-def test_the_packaged_recipe_gives_the_default_landmarker_its_confidence():
-    recipe = read("lotr_m_128_confidence")
-    assert recipe.only_confidence and recipe.start == "lotr_m_128" and recipe.stages[-1].size == 128
-    assert with_heads(restore("lotr_m_128"), "lotr_m_128").config.confidence
+@pytest.mark.parametrize("name", ["pyramid_m", "lotr_m_128"])
+def test_the_packaged_recipe_gives_trained_weights_their_confidence(name):
+    recipe = read(f"{name}_confidence")
+    assert recipe.only_confidence and recipe.start == name and recipe.stages[-1].size == 128
+    assert with_heads(restore(name), name).config.confidence
 
 
 def test_networks_without_heads_are_told(faces, data, tmp_path):

@@ -103,7 +103,8 @@ def with_confidence(card: Mapping[str, Any], start: str) -> dict[str, Any]:
     before = {} if path is None else read_card(path)
     kept = {key: value for key, value in before.items() if key != "accuracy"}
     told = before.get("recipe", "")
-    return {**card, **kept, "recipe": told if card["recipe"] in told else f"{told} {card['recipe']}".strip()}
+    both = ". ".join(part for part in (told.rstrip("."), card["recipe"]) if part)
+    return {**card, **kept, "recipe": told if card["recipe"] in told else both}
 
 
 class ConfidenceTask:

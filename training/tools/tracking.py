@@ -29,7 +29,7 @@ import typer
 from numpy.typing import NDArray
 from rich.progress import track
 
-from facelm_sdk import Aligner, Face, Tracker
+from facelm_sdk import Aligner, Face, Tracker, zoo
 from facelm_sdk import markup as markups
 from facelm_sdk.files import write_bytes
 from facelm_sdk.types import ImageArray
@@ -314,7 +314,7 @@ def main(
     data: Annotated[Path, typer.Option(help="the folder with landmarks68.npz and negatives/")],
     out: Annotated[Path, typer.Option(metavar="FILE.json")],
     name: Annotated[str, typer.Option(help="under which the figures stand in FILE")],
-    landmarks: Annotated[str, typer.Option(help="a landmark model's name or file")] = "lotr_m_128",
+    landmarks: Annotated[str, typer.Option(help="a landmark model's name or file")] = zoo.LANDMARKS,
     detect: Annotated[bool, typer.Option("--detect", help="detect in each frame in place of tracking")] = False,
     split: Annotated[str, typer.Option(help="of faces and pictures: val or train")] = "val",
     count: Annotated[int, typer.Option(help="videos of each kind")] = 5,

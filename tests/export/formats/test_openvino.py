@@ -57,11 +57,11 @@ def test_landmarks_are_the_onnx_files(packaged):
 
 def test_int8_of_any_number_of_crops_compiles(tmp_path):
     """Attention keeps n crops apart, perceptrons see n * 68 rows: one open size is not to be taken for the other."""
-    job = graph_of(zoo.resolve("lotr_m_128", variant="int8").path, tmp_path / "lotr.xml")
+    job = graph_of(zoo.resolve("lotr_m", variant="int8").path, tmp_path / "points.xml")
     made, facts = openvino.files(job)  # an error where the points are not those of ONNX Runtime
     for path, data in made.items():
         path.write_bytes(data)
-    session = OpenVinoSession(tmp_path / "lotr.xml")
+    session = OpenVinoSession(tmp_path / "points.xml")
     crops = portrait_crops(job.spec, 3)
     together, apart = session.run({"crops": crops}), [session.run({"crops": crop[None]}) for crop in crops]
     for outputs in zip(together, *apart, strict=True):

@@ -96,7 +96,7 @@ def test_faces_are_those_of_the_python_runtime(node, site, tmp_path):
             assert np.abs(face.scores - np.array(other["scores"])).max() < 0.01
             assert max(abs(one - other["pose"][key]) for key, one in face.pose._asdict().items()) < 0.5
     height, width = group.shape[:2]
-    told = {"source": "group.jpg", "width": width, "height": height, "model": "lotr_m_128", "detector": zoo.DETECTOR}
+    told = {"source": "group.jpg", "width": width, "height": height, "model": zoo.LANDMARKS, "detector": zoo.DETECTOR}
     jsonschema.validate({**told, "faces": auto[list(pictures).index("group")]}, json_schema())
 
 

@@ -17,6 +17,7 @@ from facelm_export.passes.int8 import quantizable, quantize
 from facelm_export.report import parity
 from facelm_export.report.samples import portrait_crops, varied_crops
 from facelm_models import create, info
+from facelm_sdk import Landmarker
 from facelm_sdk.errors import InputError, ParityError
 from facelm_sdk.runtimes.onnxruntime import OrtSession
 
@@ -30,7 +31,7 @@ def small_network(name):
     return network, dataclasses.replace(described, config=network.config, input_size=64)
 
 
-@pytest.mark.parametrize("name", ["hourglass4", "fan2", "hrnet18"])
+@pytest.mark.parametrize("name", ["hourglass4", "fan2", "hrnet18", "pyramid_m"])
 def test_heatmaps_are_not_rounded(name):
     """The convolutions that give them compute in fp32, all others in fp16."""
     network, described = small_network(name)
@@ -52,12 +53,20 @@ def test_of_a_coordinate_network_buffers_and_what_sees_pixels_stay(weights):
     assert network.mean_shape.dtype == torch.float32
 
 
-@pytest.mark.parametrize("name", ["lotr_m", "lotr_m_128"])
+@pytest.mark.parametrize("name", ["lotr_m", "pyramid_m"])
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_the_weights_of_the_package_pass_in_every_precision(name, precision, tmp_path):
     """facelm-export --model lotr_m --fp16 is promised: new weights must not break it."""
     done = export(name, precision=precision, latency=False, out=tmp_path)
     assert done.path.is_file() and done.spec.parity["p99_px"] > 0
+
+
+def test_int8_says_what_fp32_says_of_its_confidence():
+    """On views of the portrait of the package."""
+    exact, rounded = (Landmarker(variant=variant) for variant in ("fp32", "int8"))
+    crops = portrait_crops(exact.spec)
+    for one, other, least in zip(exact.run(crops)[1:], rounded.run(crops)[1:], (0.2, 0.0), strict=True):
+        assert np.ptp(one) > least and np.abs(one - other).mean() < 0.05
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from facelm_sdk import Aligner, CropRecipe, Smoothing, Tracker
+from facelm_sdk import Aligner, CropRecipe, Smoothing, Tracker, zoo
 from facelm_sdk import markup as markups
 from facelm_sdk.aligner import MEAN_KPS
 from facelm_sdk.contract import DetectorSpec
@@ -327,7 +327,7 @@ def test_smoothed_faces_agree_with_themselves(world):
     np.testing.assert_allclose(face.bbox, raw.bbox)
 
 
-@pytest.mark.parametrize("landmarks", ["lotr_m_128", "lotr_m"])  # the latter has no presence
+@pytest.mark.parametrize("landmarks", [zoo.LANDMARKS, "lotr_m"])  # the latter has no presence
 def test_embedded_models_follow_a_real_face(landmarks):
     picture = cv2.imread(str(PICTURES / "collins.jpg"))
     aligner = Aligner(landmarks, max_faces=1)
