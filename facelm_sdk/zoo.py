@@ -82,7 +82,8 @@ def resolve(
     if not named:
         known = ", ".join(dict.fromkeys(entry.name for entry in entries)) or "none"
         raise UnknownModelError(
-            f"no embedded model {text!r}; there are: {known}; a model of your own is a path to an .onnx"
+            f"no embedded model {text!r}; there are: {known}; any other is the path to an .onnx, such as facelm-export "
+            "makes of the networks it lists"
         )
     variant = variant or "fp32"
     if variant not in named:
