@@ -15,11 +15,12 @@ from facelm_sdk import markup as markups
 from tests.export.conftest import CARD, disturbed
 from tests.tolerances import PIXELS
 
-PROBABILITY = {"fp32": 1e-4, "fp16": 2e-2}
-"""Mean differences allowed of an untrained network, whose small logits are stretched; int8 is for trained ones."""
-
+PROBABILITY = {"fp32": 1e-4, "fp16": 2e-2, "int8": 0.3}
+"""Mean differences allowed of an untrained network, whose small logits are stretched."""
 
 SMALL = {"lotr_m": {"layers": 1}, "pyramid_m": {"dim": 32}}
+JUMPS = {"lotr_m": 1, "pyramid_m": 91}
+"""Pixels: an untrained heatmap may have another peak once rounded, at most the crop's diagonal away."""
 
 
 @pytest.fixture(scope="module", params=SMALL)
@@ -67,9 +68,8 @@ def expected(network, crops, *, tensors=False):
 
 @pytest.mark.parametrize("precision", PROBABILITY)
 def test_scores_and_presence_are_outputs_in_every_precision(name, network, weights, crops, tmp_path, precision):
-    done = export(
-        name, precision=precision, weights=weights, out=tmp_path / "m.onnx", latency=False, atol=64
-    )  # peaks jump
+    out = tmp_path / "m.onnx"
+    done = export(name, precision=precision, weights=weights, out=out, latency=False, atol=JUMPS[name])
     names = [value.name for value in onnx.load(done.path).graph.output]
     assert names == ["landmarks", "scores", "presence"] == list(done.spec.tensors.outputs)
     assert done.spec.has_scores and done.spec.has_presence
@@ -78,7 +78,8 @@ def test_scores_and_presence_are_outputs_in_every_precision(name, network, weigh
     assert np.ptp(scores) > 0.1 and np.ptp(presence) > 0.01
     assert np.abs(found.scores - scores).mean() < PROBABILITY[precision]
     assert np.abs(found.presence - presence).mean() < PROBABILITY[precision]
-    assert np.corrcoef(found.scores.ravel(), scores.ravel())[0, 1] > 0.8
+    if precision != "int8":  # which is calibrated on portraits, and these crops are noise
+        assert np.corrcoef(found.scores.ravel(), scores.ravel())[0, 1] > 0.8
 
 
 def test_flip_averaging_in_the_graph_is_that_of_the_runtime(name, network, weights, crops, tmp_path):

@@ -231,13 +231,15 @@ def test_a_confidence_alone_needs_trained_weights(faces, tmp_path):
         train_landmarks(RECIPE, faces, faces, tmp_path)
     path = tmp_path / "start.safetensors"
     network = create("lotr_m", size=64, layers=1, lateral=True).eval()
-    save(path, network, {"model": "lotr_m", "data": "some", "recipe": "Long", "accuracy": {"nme": 3}, "run": "x"})
+    save(path, network, {"model": "lotr_m", "data": "some", "recipe": "Long.", "accuracy": {"nme": 3}, "run": "x"})
     started = train_landmarks(dataclasses.replace(RECIPE, start=str(path)), faces, faces, tmp_path)
     assert started.config == network.config
     assert all(torch.equal(value, network.state_dict()[key]) for key, value in started.state_dict().items())
     card = with_confidence({"model": "lotr_m", "data": "other", "recipe": "Then heads."}, str(path))
     assert card["data"] == "some" and card["recipe"] == "Long. Then heads." and card["run"] == "x"
     assert "accuracy" not in card and "accuracy" in read_card(path)
+    save(path, network, {"model": "lotr_m", "recipe": "Long"})
+    assert with_confidence({"recipe": "Then heads."}, str(path))["recipe"] == "Long. Then heads."
 
 
 @pytest.mark.parametrize("name", ["pyramid_m", "lotr_m_128"])

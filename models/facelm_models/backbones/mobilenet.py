@@ -39,7 +39,8 @@ class InvertedResidual(nn.Module):
 # (expansion, channels, repeats, stride of the first), table 2 of the MobileNetV2 paper
 STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 
-LAST_OF_STRIDE = (4, 7, 14)  # layers up to the last of stride 4, 8 and 16, the first one counted
+# Layers up to the last of stride 4, 8 and 16, the first one counted.
+LAST_OF_STRIDE = tuple(1 + sum(repeats for _, _, repeats, _ in STAGES[:stages]) for stages in (2, 3, 5))
 
 
 class MobileNetV2(nn.Module):

@@ -53,7 +53,7 @@ def test_of_a_coordinate_network_buffers_and_what_sees_pixels_stay(weights):
     assert network.mean_shape.dtype == torch.float32
 
 
-@pytest.mark.parametrize("name", ["lotr_m", "pyramid_m"])
+@pytest.mark.parametrize("name", ["lotr_m", "lotr_m_128", "pyramid_m"])
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_the_weights_of_the_package_pass_in_every_precision(name, precision, tmp_path):
     """facelm-export --model lotr_m --fp16 is promised: new weights must not break it."""
