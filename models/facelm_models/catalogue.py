@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 ARCHITECTURES: Mapping[str, tuple[str, ...]] = {
-    "fan": ("fan2", "fan4"),
+    "fan": ("fan2", "fan2_s", "fan4"),
     "hourglass": ("hourglass4",),
     "hrnet": ("hrnet18",),
     "lotr": ("lotr_hr_plus", "lotr_m", "lotr_m_128", "lotr_m_plus", "lotr_r_plus"),
