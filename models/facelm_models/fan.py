@@ -132,5 +132,11 @@ FAN2 = ModelInfo(
 register(FAN2)
 register(replace(FAN2, name="fan4", config=FANConfig(stacks=4)))
 register(
-    replace(FAN2, name="fan2_s", config=FANConfig(size=128, dim=128), input_size=128, paper=f"{FAN2.paper}, of half the channels")
+    replace(
+        FAN2,
+        name="fan2_s",
+        config=FANConfig(size=128, dim=128),
+        input_size=128,
+        paper=f"{FAN2.paper}, of half the channels",
+    )
 )

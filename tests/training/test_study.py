@@ -253,6 +253,25 @@ def test_from_the_command_to_the_page(study):
     assert record["claims"][0]["seeds"] == 2 and record["claims"][0]["holds"] in ("yes", "no", "undecided")
 
 
+def test_what_the_table_holds_is_not_trained_again(study, tmp_path):
+    """Only the run whose recipe changed is, and all of them on other faces; all seeds are in the table afterwards."""
+    _, out, runs = study("--seeds", "1")
+    record = json.loads((out / "tiny.json").read_text())
+    shutil.rmtree(runs)
+    (tmp_path / "tiny.toml").write_text(TINY.replace("2e-3", "3e-3"))
+    assert study("--seeds", "1")[0].exception is None
+    assert [path.name for path in (runs / "seed0").iterdir()] == ["quantised"]
+    again = json.loads((out / "tiny.json").read_text())
+    assert again["runs"][:2] == record["runs"][:2] and again["runs"][2]["seeds"] != record["runs"][2]["seeds"]
+    assert study("--seeds", "2")[0].exception is None
+    assert sorted(path.name for path in (runs / "seed1").iterdir()) == ["5_x_5", "quantised"]
+    both = json.loads((out / "tiny.json").read_text())
+    assert both["claims"][0]["seeds"] == 2 and both["runs"][0]["seeds"]["0"] == record["runs"][0]["seeds"]["0"]
+    shutil.rmtree(runs)
+    assert study("--seeds", "1", "--limit", "1")[0].exception is None
+    assert sorted(path.name for path in (runs / "seed0").iterdir()) == ["5_x_5", "quantised"]
+
+
 def test_other_data_in_the_same_folder_are_refused(study, tmp_path):
     assert study("--seeds", "1")[0].exception is None
     (tmp_path / "runs" / "tiny" / "seed0" / "5_x_5" / "scores_5_x_5.json").unlink()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -33,7 +34,8 @@ def study_command(
 ) -> None:
     """Make claims of a paper again: trainings that differ in one setting, with the same seeds, data order and budget.
 
-    The table is written anew after each training; started again, the study goes on.
+    The table is written anew after each training; started again, the study goes on. Of what the table's NAME.json in
+    OUT holds of the same recipes and faces nothing is trained again.
     """
     from .definition import names, read
 
@@ -52,7 +54,7 @@ def study_command(
     from ..cli import read_faces
     from ..data import faces_of
     from ..experiments import write_results
-    from .report import draw, markdown, result
+    from .report import draw, known, markdown, result
     from .runner import Faces, Outcome, run_all
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -78,8 +80,10 @@ def study_command(
         "scores on": f"{len(faces.reported)} faces of {reported.title}, crops cut by the annotated points",
     }
     outcomes: dict[str, dict[int, Outcome]] = {}
+    table = out / f"{found.name}.json"
+    done = known(json.loads(table.read_text()), found, facts) if table.is_file() else {}
     command = f"facelm study {study} --data DIR"
-    for run, seed, outcome in run_all(found, faces, runs / found.name, data, device=device, limit=limit):
+    for run, seed, outcome in run_all(found, faces, runs / found.name, data, done, device=device, limit=limit):
         outcomes.setdefault(run.name, {})[seed] = outcome
         write_results(out, found.name, command, result(found, outcomes, facts), draw(found, outcomes))
         write_bytes(out / f"{found.name}.md", markdown(found, outcomes, facts).encode())

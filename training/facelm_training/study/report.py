@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -184,13 +186,40 @@ def result(study: Study, outcomes: Outcomes, facts: Mapping[str, str]) -> dict[s
         "tables": dict(study.tables),
         **facts,
         "claims": claims,
-        "runs": [_run_of(run, outcomes.get(run.name, {})) for run in study.runs],
+        "runs": [_run_of(study, run, outcomes.get(run.name, {})) for run in study.runs],
     }
 
 
-def _run_of(run: Run, by_seed: Mapping[int, Outcome]) -> dict[str, Any]:
+def known(record: Mapping[str, Any], study: Study, facts: Mapping[str, str]) -> dict[tuple[str, int], Outcome]:
+    """Return the outcomes by run and seed that a :func:`result` holds of the same recipes and faces.
+
+    Of the errors it holds the means, each the only entry of its array here.
+    """
+    if any(record.get(name) != value for name, value in facts.items()):
+        return {}
+    recipes = {run.name: _digest(study, run) for run in study.runs}
+    return {
+        (run["name"], int(seed)): Outcome(
+            {score: np.array([one[score]]) for score in one if score.startswith("nme")},
+            [(step, error) for step, error in one["curve"]],
+            one.get("diverged", ""),
+        )
+        for run in record["runs"]
+        if recipes.get(run["name"]) == run["recipe"]
+        for seed, one in run["seeds"].items()
+    }
+
+
+def _digest(study: Study, run: Run) -> str:
+    """What a run is trained and decoded by, whatever its seed, in few letters."""
+    values = asdict(replace(study.recipe_of(run, 0), summary="", floor=""))
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _run_of(study: Study, run: Run, by_seed: Mapping[int, Outcome]) -> dict[str, Any]:
     return {
         "name": run.name,
+        "recipe": _digest(study, run),
         "set": dict(run.set),
         "printed": dict(run.printed),
         "seeds": {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -49,11 +49,19 @@ class Faces:
 
 
 def run_all(
-    study: Study, faces: Faces, folder: Path, data: str, *, device: str = "cpu", limit: int | None = None
+    study: Study,
+    faces: Faces,
+    folder: Path,
+    data: str,
+    known: Mapping[tuple[str, int], Outcome],
+    *,
+    device: str = "cpu",
+    limit: int | None = None,
 ) -> Iterator[tuple[Run, int, Outcome]]:
     """Train what is not trained yet, seed by seed, so that after each seed every run has as many.
 
-    Runs that differ in their decoding alone are one training. Raises InputError where a folder is of another study.
+    Runs that differ in their decoding alone are one training. ``known``: outcomes by run and seed, of trainings that
+    are not in ``folder``. Raises InputError where a folder is of another study.
     """
     for seed in study.seeds:
         trainings: dict[str, tuple[LandmarkRecipe, Path]] = {}
@@ -63,6 +71,9 @@ def run_all(
             trained_by, place = trainings.setdefault(key, (recipe, folder / f"seed{seed}" / name))
             log.info("%s, seed %d: %s", study.name, seed, run.name)
             file = place / f"scores_{name}.json"
+            if not file.is_file() and (run.name, seed) in known:
+                yield run, seed, known[run.name, seed]
+                continue
             if not file.is_file():
                 claim(place, trained_by, data, limit).take()
                 write_bytes(file, json.dumps(_scores(recipe, trained_by, faces, place, device)).encode())
