@@ -74,6 +74,7 @@ def test_the_weights_are_a_wheel_of_their_own(tmp_path):
     assert {"lotr_m", "lotr_m_128", "pyramid_m", "retinaface_lite", "retinaface_mnet025"} <= checkpoints
     assert {f"facelm_weights/{name}.md" for name in checkpoints} <= files and "facelm_weights/LICENSE-WEIGHTS" in files
     assert all(name.startswith("facelm_weights/") for name in files)
+    assert not any(name.endswith((".jpg", ".png")) for name in files), "the cards' pictures are the repository's"
     (tmp_path / "site" / "facelm_models").symlink_to(ROOT / "models/facelm_models")
     (tmp_path / "site" / "facelm_sdk").symlink_to(ROOT / "facelm_sdk")
     code = (
