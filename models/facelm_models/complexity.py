@@ -98,6 +98,7 @@ PAPERS = (
     Printed("hrnet18", 98, 9.66, 4.75, remark=TOOL),
     Printed("fan2", 68, 12.107, 13.92, remark=CODE),
     Printed("fan4", 68, 23.820, 25.24, remark=CODE),
+    Printed("fan2_s", 68, remark="half of the paper's channels, for half of its crop"),
     Printed("retinaface_mnet025", None, 0.4266, 0.981, remark=CODE),
     Printed("retinaface_mnet025", None, 0.4266, 0.245, size=320, remark=CODE),
     Printed("retinaface_r50", None, 27.294, 44.26, remark=CODE),

@@ -137,6 +137,6 @@ register(
         name="fan2_s",
         config=FANConfig(size=128, dim=128),
         input_size=128,
-        paper=f"{FAN2.paper}, of half the channels",
+        paper=f"{FAN2.paper}, with half of the channels",
     )
 )

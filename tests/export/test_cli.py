@@ -271,7 +271,7 @@ def test_weights_of_another_architecture_or_markup(run, tmp_path):
     torch.save(wflw.state_dict(), tmp_path / "mine.pth")
     for name, messages in {
         "fan.safetensors": [
-            "these weights are of a FAN, but lotr_m is a LOTR; give one of that kind (--model fan2 or fan4)"
+            "these weights are of a FAN, but lotr_m is a LOTR; give one of that kind (--model fan2 or fan2_s or fan4)"
         ],
         "wflw.safetensors": ["of 98 points, but ibug68 has 68: give their markup (--markup wflw98)"],
         "plain.safetensors": ["shape of queries: (1, 98, 64), not (1, 68, 64)", "another markup or variant, say which"],

@@ -33,11 +33,12 @@ def test_size_is_the_public_codes(name, stacks, parameters, multiply_adds):
     assert counter.get_total_flops() / 2e9 == pytest.approx(multiply_adds, rel=1e-3)
 
 
-@pytest.mark.parametrize("name", ["fan2", "fan4"])
-def test_feeding_and_decoding(name):
+@pytest.mark.parametrize(("name", "size", "dim"), [("fan2", 256, 256), ("fan2_s", 128, 128), ("fan4", 256, 256)])
+def test_feeding_and_decoding(name, size, dim):
     model = info(name)
     assert (model.channels, model.mean, model.std) == ("rgb", (0.0,) * 3, (255.0,) * 3)
-    assert (model.decoding, model.input_size) == ("local_soft_argmax", 256)
+    assert (model.decoding, model.input_size) == ("local_soft_argmax", size)
+    assert (model.config.size, model.config.dim) == (size, dim)
 
 
 @pytest.mark.parametrize("points", [5, 19, 29, 68, 98, 106])
