@@ -19,7 +19,7 @@ def study_command(
     ] = None,
     data: Annotated[str | None, typer.Option(help="the folder of the study's data sets")] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="where NAME.md, .json and .png go")] = Path(
-        "training/results"
+        "training/results/studies"
     ),
     runs: Annotated[
         Path, typer.Option(help="where the trainings go, in a folder of the study's name; they resume there")
