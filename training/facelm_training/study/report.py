@@ -205,7 +205,7 @@ def known(record: Mapping[str, Any], study: Study, facts: Mapping[str, str]) -> 
             one.get("diverged", ""),
         )
         for run in record["runs"]
-        if recipes.get(run["name"]) == run["recipe"]
+        if recipes.get(run["name"]) == run.get("recipe")
         for seed, one in run["seeds"].items()
     }
 
