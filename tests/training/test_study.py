@@ -268,12 +268,22 @@ def test_what_the_table_holds_is_not_trained_again(study, tmp_path):
     both = json.loads((out / "tiny.json").read_text())
     assert both["claims"][0]["seeds"] == 2 and both["runs"][0]["seeds"]["0"] == record["runs"][0]["seeds"]["0"]
     shutil.rmtree(runs)
+    assert study("--seeds", "1")[0].exception is None and not runs.exists()
+    assert json.loads((out / "tiny.json").read_text())["runs"] == both["runs"], "nor are other seeds lost"
     assert study("--seeds", "1", "--limit", "1")[0].exception is None
     assert sorted(path.name for path in (runs / "seed0").iterdir()) == ["5_x_5", "quantised"]
 
 
-def test_other_data_in_the_same_folder_are_refused(study, tmp_path):
-    assert study("--seeds", "1")[0].exception is None
+def test_another_recipe_or_other_data_in_the_same_folder_are_refused(study, tmp_path):
+    """Scores that are there are of another recipe then, and not entered into the table as if they were of this one."""
+    _, out, _ = study("--seeds", "1")
+    before = (out / "tiny.json").read_bytes()
+    (tmp_path / "tiny.toml").write_text(TINY.replace("2e-3", "3e-3"))
+    refused = study("--seeds", "1")[0].exception
+    assert isinstance(refused, InputError) and "was trained by another recipe" in str(refused)
+    recorded = json.loads((out / "tiny.json").read_text())["runs"]
+    assert recorded[:2] == json.loads(before)["runs"][:2] and not recorded[2]["seeds"]
+    (tmp_path / "tiny.toml").write_text(TINY)
     (tmp_path / "runs" / "tiny" / "seed0" / "5_x_5" / "scores_5_x_5.json").unlink()
     refused = study("--seeds", "1", "--limit", "1")[0].exception
     assert isinstance(refused, InputError) and "was trained by another recipe: limit" in str(refused)

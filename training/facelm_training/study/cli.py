@@ -79,9 +79,11 @@ def study_command(
         "best weights chosen on": f"{len(faces.chosen_on)} faces of {first.held_out}",
         "scores on": f"{len(faces.reported)} faces of {reported.title}, crops cut by the annotated points",
     }
-    outcomes: dict[str, dict[int, Outcome]] = {}
     table = out / f"{found.name}.json"
     done = known(json.loads(table.read_text()), found, facts) if table.is_file() else {}
+    outcomes: dict[str, dict[int, Outcome]] = {}
+    for (name, seed), outcome in done.items():
+        outcomes.setdefault(name, {})[seed] = outcome
     command = f"facelm study {study} --data DIR"
     for run, seed, outcome in run_all(found, faces, runs / found.name, data, done, device=device, limit=limit):
         outcomes.setdefault(run.name, {})[seed] = outcome

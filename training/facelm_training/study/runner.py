@@ -74,8 +74,9 @@ def run_all(
             if not file.is_file() and (run.name, seed) in known:
                 yield run, seed, known[run.name, seed]
                 continue
+            claimed = claim(place, trained_by, data, limit)
             if not file.is_file():
-                claim(place, trained_by, data, limit).take()
+                claimed.take()
                 write_bytes(file, json.dumps(_scores(recipe, trained_by, faces, place, device)).encode())
             yield run, seed, _outcome(file, recipe)
 
