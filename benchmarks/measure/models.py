@@ -40,7 +40,17 @@ from facelm_sdk.runtimes.tensorrt.open import open_engine
 
 from .machine import THREADS
 
-ONE_OF_EACH = ("pyramid_m", "lotr_m_128", "lotr_m", "slpt_hrnet18", "mtld_m", "mtld_r18", "hourglass4", "hrnet18")
+ONE_OF_EACH = (
+    "pyramid_m",
+    "lotr_m_128",
+    "lotr_m",
+    "slpt_hrnet18",
+    "mtld_m",
+    "mtld_r18",
+    "hourglass4",
+    "fan2_s",
+    "hrnet18",
+)
 """What is in the package, and a variant of each other family: measured unless FACELM_BENCH_MODELS says "all" or names,
 with commas between."""
 

@@ -41,6 +41,7 @@ FASTER = {
     "hourglass4": 2.5,
     "hrnet18": 2.5,
     "fan2": 2.5,
+    "fan2_s": 2.5,
 }
 FULL = ("mtld_r18", "hourglass4", "hrnet18")
 """Of the ResNet, hourglass and HRNet families: these should do half of what the machine can."""
