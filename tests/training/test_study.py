@@ -270,8 +270,13 @@ def test_what_the_table_holds_is_not_trained_again(study, tmp_path):
     shutil.rmtree(runs)
     assert study("--seeds", "1")[0].exception is None and not runs.exists()
     assert json.loads((out / "tiny.json").read_text())["runs"] == both["runs"], "nor are other seeds lost"
-    assert study("--seeds", "1", "--limit", "1")[0].exception is None
-    assert sorted(path.name for path in (runs / "seed0").iterdir()) == ["5_x_5", "quantised"]
+    before = (out / "tiny.json").read_bytes()
+    refused = study("--seeds", "1", "--limit", "1")[0].exception
+    assert isinstance(refused, InputError) and "of other faces (scores on: 2 faces" in str(refused)
+    assert (out / "tiny.json").read_bytes() == before and not runs.exists()
+    (out / "tiny.json").write_bytes(before[:-9])
+    refused = study("--seeds", "1")[0].exception
+    assert isinstance(refused, InputError) and "is no table of a study" in str(refused)
 
 
 def test_another_recipe_or_other_data_in_the_same_folder_are_refused(study, tmp_path):
@@ -285,7 +290,7 @@ def test_another_recipe_or_other_data_in_the_same_folder_are_refused(study, tmp_
     assert recorded[:2] == json.loads(before)["runs"][:2] and not recorded[2]["seeds"]
     (tmp_path / "tiny.toml").write_text(TINY)
     (tmp_path / "runs" / "tiny" / "seed0" / "5_x_5" / "scores_5_x_5.json").unlink()
-    refused = study("--seeds", "1", "--limit", "1")[0].exception
+    refused = study("--seeds", "1", "--limit", "1", "--out", str(tmp_path / "elsewhere"))[0].exception
     assert isinstance(refused, InputError) and "was trained by another recipe: limit" in str(refused)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -35,7 +34,7 @@ def study_command(
     """Make claims of a paper again: trainings that differ in one setting, with the same seeds, data order and budget.
 
     The table is written anew after each training; started again, the study goes on. Of what the table's NAME.json in
-    OUT holds of the same recipes and faces nothing is trained again.
+    OUT holds of the same recipes nothing is trained again; one of other faces is refused.
     """
     from .definition import names, read
 
@@ -79,8 +78,7 @@ def study_command(
         "best weights chosen on": f"{len(faces.chosen_on)} faces of {first.held_out}",
         "scores on": f"{len(faces.reported)} faces of {reported.title}, crops cut by the annotated points",
     }
-    table = out / f"{found.name}.json"
-    done = known(json.loads(table.read_text()), found, facts) if table.is_file() else {}
+    done = known(out / f"{found.name}.json", found, facts)
     outcomes: dict[str, dict[int, Outcome]] = {}
     for (name, seed), outcome in done.items():
         outcomes.setdefault(name, {})[seed] = outcome

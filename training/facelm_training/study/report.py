@@ -7,10 +7,13 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from facelm_sdk.errors import InputError
 
 from ..figures import new_figure
 from .definition import Claim, Run, Study
@@ -190,13 +193,26 @@ def result(study: Study, outcomes: Outcomes, facts: Mapping[str, str]) -> dict[s
     }
 
 
-def known(record: Mapping[str, Any], study: Study, facts: Mapping[str, str]) -> dict[tuple[str, int], Outcome]:
-    """Return the outcomes by run and seed that a :func:`result` holds of the same recipes and faces.
+def known(table: Path, study: Study, facts: Mapping[str, str]) -> dict[tuple[str, int], Outcome]:
+    """Return the outcomes by run and seed that a :func:`result`'s file, if there is one, holds of the same recipes.
 
-    Of the errors it holds the means, each the only entry of its array here.
+    Of the errors it holds the means, each the only entry of its array here. Raises InputError where it is of other
+    faces, or no such file.
     """
-    if any(record.get(name) != value for name, value in facts.items()):
+    if not table.is_file():
         return {}
+    try:
+        record = json.loads(table.read_text())
+    except ValueError as error:
+        raise InputError(
+            f"{table} is no table of a study ({error}): move it away, or give another folder (--out)"
+        ) from None
+    for name, value in facts.items():
+        if record.get(name) != value:
+            raise InputError(
+                f"{table} is of other faces ({name}: {record.get(name)}, not {value}) and would be lost: give another "
+                "folder (--out)"
+            )
     recipes = {run.name: _digest(study, run) for run in study.runs}
     return {
         (run["name"], int(seed)): Outcome(
