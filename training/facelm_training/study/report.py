@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from facelm_sdk.errors import InputError
 
@@ -31,7 +30,7 @@ class Effect:
     """What a claim came to.
 
     ``difference``: mean over the seeds of what the worse run has more, in percent of NME or, of steps, as the logarithm
-    of the ratio; ``half``: half of its 95% interval, of the seeds' differences; of one seed's faces where there is one.
+    of the ratio; ``half``: half of its 95% interval, of the seeds' differences, infinite of one seed.
     ``holds``: yes, no (the reverse is sure), undecided, or of how many seeds it is if not of two. ``ours``: in words.
     """
 
@@ -59,13 +58,10 @@ def effect(claim: Claim, outcomes: Outcomes) -> Effect | None:
         differences = [math.log(slow / fast) for fast, slow in pairs]
         words = f"{math.exp(float(np.mean(differences))):.2f} times the steps"
     else:
-        pairs = [(_mean(better[seed], claim.score), _mean(worse[seed], claim.score)) for seed in seeds]
+        pairs = [(_error(better[seed], claim.score), _error(worse[seed], claim.score)) for seed in seeds]
         differences = [slow - fast for fast, slow in pairs]
         words = " against ".join(f"{float(np.mean([pair[i] for pair in pairs])):.3f}" for i in (1, 0))
     mean, half = float(np.mean(differences)), _half(differences)
-    if len(seeds) == 1 and claim.kind == "error":
-        faces = _errors(worse[seeds[0]], claim.score) - _errors(better[seeds[0]], claim.score)
-        half = float(1.96 * faces.std(ddof=1) / math.sqrt(len(faces))) if len(faces) > 1 else math.inf
     return Effect(claim, len(seeds), mean, half, _verdict(mean, half, len(seeds)), words)
 
 
@@ -77,12 +73,8 @@ def _verdict(mean: float, half: float, seeds: int) -> str:
     return "yes" if mean > 0 else "no"
 
 
-def _errors(outcome: Outcome, score: str) -> NDArray[np.float64]:
+def _error(outcome: Outcome, score: str) -> float:
     return outcome.errors["nme" if score == "nme_1" and "nme_1" not in outcome.errors else score]  # of one stage
-
-
-def _mean(outcome: Outcome, score: str) -> float:
-    return float(_errors(outcome, score).mean())
 
 
 def _half(values: Sequence[float]) -> float:
@@ -151,22 +143,21 @@ def _found(found: Effect | None) -> list[str]:
         shown = f"{math.exp(found.difference):.2f} ({low:.2f} to {high:.2f})"
     else:
         shown = f"{found.difference:+.3f} ± {found.half:.3f}"
-    return [found.ours, shown.replace("± inf", "").replace(" (nan to nan)", ""), str(found.seeds), found.holds]
+    return [found.ours, shown.replace(" ± inf", "").replace(" (nan to nan)", ""), str(found.seeds), found.holds]
 
 
 def _legend(study: Study) -> str:
     return (
         f"Ours is the NME in percent, of steps the ratio; the worse run first. The difference has its 95% interval by "
-        f"the seeds, which are the same for both runs (Student's t; of {len(study.seeds)} at most); of one seed by the "
-        "faces alone, which tells nothing of another training. It holds (yes) or the reverse does (no) where the "
-        "interval leaves 0 out."
+        f"the seeds, which are the same for both runs (Student's t; of {len(study.seeds)} at most); of one seed there "
+        "is none. It holds (yes) or the reverse does (no) where the interval leaves 0 out."
     )
 
 
 def _ours(by_seed: Mapping[int, Outcome]) -> tuple[str, str]:
     if not by_seed:
         return "", "not run yet"
-    means = {seed: _mean(one, "nme") for seed, one in by_seed.items() if not one.diverged}
+    means = {seed: _error(one, "nme") for seed, one in by_seed.items() if not one.diverged}
     each = ", ".join(f"{means[seed]:.3f}" if seed in means else "diverged" for seed in by_seed)
     return (f"{float(np.mean(list(means.values()))):.3f}" if means else "diverged"), each
 
@@ -196,8 +187,7 @@ def result(study: Study, outcomes: Outcomes, facts: Mapping[str, str]) -> dict[s
 def known(table: Path, study: Study, facts: Mapping[str, str]) -> dict[tuple[str, int], Outcome]:
     """Return the outcomes by run and seed that a :func:`result`'s file, if there is one, holds of the same recipes.
 
-    Of the errors it holds the means, each the only entry of its array here. Raises InputError where it is of other
-    faces, or no such file.
+    Raises InputError where it is of other faces, or no such file.
     """
     if not table.is_file():
         return {}
@@ -216,7 +206,7 @@ def known(table: Path, study: Study, facts: Mapping[str, str]) -> dict[tuple[str
     recipes = {run.name: _digest(study, run) for run in study.runs}
     return {
         (run["name"], int(seed)): Outcome(
-            {score: np.array([one[score]]) for score in one if score.startswith("nme")},
+            {score: one[score] for score in one if score.startswith("nme")},
             [(step, error) for step, error in one["curve"]],
             one.get("diverged", ""),
         )
@@ -240,7 +230,7 @@ def _run_of(study: Study, run: Run, by_seed: Mapping[int, Outcome]) -> dict[str,
         "printed": dict(run.printed),
         "seeds": {
             str(seed): {
-                **{score: round(float(values.mean()), 4) for score, values in one.errors.items()},
+                **{score: round(error, 4) for score, error in one.errors.items()},
                 **({"diverged": one.diverged} if one.diverged else {}),
                 "curve": [[step, round(error, 4)] for step, error in one.curve],
             }
@@ -261,7 +251,7 @@ def draw(study: Study, outcomes: Outcomes) -> Any:
             steps = [step for step, _ in curves[0][:shortest]]
             mean = np.mean([[error for _, error in curve[:shortest]] for curve in curves], 0)
             left.plot(steps, mean, color=colour, label=run.name)
-        means = [_mean(one, "nme") for one in done]
+        means = [_error(one, "nme") for one in done]
         right.plot(means, [place] * len(means), "o", color=colour, alpha=0.5, markersize=4)
         if means:
             right.plot([float(np.mean(means))], [place], "|", color=colour, markersize=16, markeredgewidth=2)

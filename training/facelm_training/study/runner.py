@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from facelm_sdk.files import write_bytes
 
@@ -29,12 +28,12 @@ log = logging.getLogger(__name__)
 class Outcome:
     """What came of a run with one seed.
 
-    ``errors``: the NME of each reported face, percent, by score: ``nme``, and ``nme_1`` ... after the stages of a
+    ``errors``: mean NME of the reported faces, percent, by score: ``nme``, and ``nme_1`` ... after the stages of a
     network of several. ``curve``: steps and the error on the held-out faces, all stages of training one after the
     other. ``diverged``: what the loop says where the loss was not finite; there are no errors then.
     """
 
-    errors: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    errors: dict[str, float] = field(default_factory=dict)
     curve: list[tuple[float, float]] = field(default_factory=list)
     diverged: str = ""
 
@@ -87,7 +86,7 @@ def _folder_name(name: str) -> str:
 
 def _outcome(file: Path, recipe: LandmarkRecipe) -> Outcome:
     record: dict[str, Any] = json.loads(file.read_text())
-    errors = {score: np.array(values, np.float64) for score, values in record["errors"].items()}
+    errors = {score: float(np.mean(values)) for score, values in record["errors"].items()}
     return Outcome(errors, _curve(recipe, file.parent), record["diverged"])
 
 
