@@ -253,7 +253,7 @@ def test_from_the_command_to_the_page(study):
 
 
 def test_what_the_table_holds_is_not_trained_again(study, tmp_path):
-    """Only the run whose recipe changed is, and all of them on other faces; all seeds are in the table afterwards."""
+    """Only the run whose recipe changed is; no seed is lost, and a table of other faces is refused."""
     _, out, runs = study("--seeds", "1")
     record = json.loads((out / "tiny.json").read_text())
     shutil.rmtree(runs)
