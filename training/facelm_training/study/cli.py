@@ -54,7 +54,7 @@ def study_command(
     from ..data import faces_of
     from ..experiments import write_results
     from .report import draw, known, markdown, result
-    from .runner import Faces, Outcome, run_all
+    from .runner import Faces, run_all
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     found = read(study)
@@ -78,13 +78,10 @@ def study_command(
         "best weights chosen on": f"{len(faces.chosen_on)} faces of {first.held_out}",
         "scores on": f"{len(faces.reported)} faces of {reported.title}, crops cut by the annotated points",
     }
-    done = known(out / f"{found.name}.json", found, facts)
-    outcomes: dict[str, dict[int, Outcome]] = {}
-    for (name, seed), outcome in done.items():
-        outcomes.setdefault(name, {})[seed] = outcome
+    outcomes = known(out / f"{found.name}.json", found, facts)
     command = f"facelm study {study} --data DIR"
-    for run, seed, outcome in run_all(found, faces, runs / found.name, data, done, device=device, limit=limit):
-        outcomes.setdefault(run.name, {})[seed] = outcome
+    for run, seed, outcome in run_all(found, faces, runs / found.name, data, outcomes, device=device, limit=limit):
+        outcomes[run.name][seed] = outcome
         write_results(out, found.name, command, result(found, outcomes, facts), draw(found, outcomes))
         write_bytes(out / f"{found.name}.md", markdown(found, outcomes, facts).encode())
     typer.echo(out / f"{found.name}.md")

@@ -184,13 +184,14 @@ def result(study: Study, outcomes: Outcomes, facts: Mapping[str, str]) -> dict[s
     }
 
 
-def known(table: Path, study: Study, facts: Mapping[str, str]) -> dict[tuple[str, int], Outcome]:
-    """Return the outcomes by run and seed that a :func:`result`'s file, if there is one, holds of the same recipes.
+def known(table: Path, study: Study, facts: Mapping[str, str]) -> dict[str, dict[int, Outcome]]:
+    """Return what a :func:`result`'s file, if there is one, holds of the same recipes, by run (all of them) and seed.
 
     Raises InputError where it is of other faces, or no such file.
     """
+    outcomes: dict[str, dict[int, Outcome]] = {run.name: {} for run in study.runs}
     if not table.is_file():
-        return {}
+        return outcomes
     try:
         record = json.loads(table.read_text())
     except ValueError as error:
@@ -204,16 +205,16 @@ def known(table: Path, study: Study, facts: Mapping[str, str]) -> dict[tuple[str
                 "folder (--out)"
             )
     recipes = {run.name: _digest(study, run) for run in study.runs}
-    return {
-        (run["name"], int(seed)): Outcome(
-            {score: one[score] for score in one if score.startswith("nme")},
-            [(step, error) for step, error in one["curve"]],
-            one.get("diverged", ""),
-        )
-        for run in record["runs"]
-        if recipes.get(run["name"]) == run.get("recipe")
-        for seed, one in run["seeds"].items()
-    }
+    for run in record["runs"]:
+        if recipes.get(run["name"]) == run.get("recipe", ""):
+            outcomes[run["name"]] = {int(seed): _outcome(one) for seed, one in run["seeds"].items()}
+    return outcomes
+
+
+def _outcome(entry: Mapping[str, Any]) -> Outcome:
+    """What :func:`_run_of` wrote of a seed."""
+    errors = {score: error for score, error in entry.items() if score.startswith("nme")}
+    return Outcome(errors, [(step, error) for step, error in entry["curve"]], entry.get("diverged", ""))
 
 
 def _digest(study: Study, run: Run) -> str:

@@ -52,7 +52,7 @@ def run_all(
     faces: Faces,
     folder: Path,
     data: str,
-    known: Mapping[tuple[str, int], Outcome],
+    known: Mapping[str, Mapping[int, Outcome]],
     *,
     device: str = "cpu",
     limit: int | None = None,
@@ -60,7 +60,7 @@ def run_all(
     """Train what is not trained yet, seed by seed, so that after each seed every run has as many.
 
     Runs that differ in their decoding alone are one training. ``known``: outcomes by run and seed, of trainings that
-    are not in ``folder``. Raises InputError where a folder is of another study.
+    need not be in ``folder``. Raises InputError where a folder is of another study.
     """
     for seed in study.seeds:
         trainings: dict[str, tuple[LandmarkRecipe, Path]] = {}
@@ -70,8 +70,8 @@ def run_all(
             trained_by, place = trainings.setdefault(key, (recipe, folder / f"seed{seed}" / name))
             log.info("%s, seed %d: %s", study.name, seed, run.name)
             file = place / f"scores_{name}.json"
-            if not file.is_file() and (run.name, seed) in known:
-                yield run, seed, known[run.name, seed]
+            if not file.is_file() and seed in known[run.name]:
+                yield run, seed, known[run.name][seed]
                 continue
             claimed = claim(place, trained_by, data, limit)
             if not file.is_file():
