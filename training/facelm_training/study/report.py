@@ -218,8 +218,8 @@ def _outcome(entry: Mapping[str, Any]) -> Outcome:
 
 
 def _digest(study: Study, run: Run) -> str:
-    """What a run is trained and decoded by, whatever its seed, in few letters."""
-    values = asdict(replace(study.recipe_of(run, 0), summary="", floor=""))
+    """What a run is trained and decoded by, whatever its seed and its words on the data, in few letters."""
+    values = asdict(replace(study.recipe_of(run, 0), data="", summary="", floor=""))
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
