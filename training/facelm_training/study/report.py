@@ -231,9 +231,9 @@ def _run_of(study: Study, run: Run, by_seed: Mapping[int, Outcome]) -> dict[str,
         "printed": dict(run.printed),
         "seeds": {
             str(seed): {
-                **{score: round(error, 4) for score, error in one.errors.items()},
+                **one.errors,
                 **({"diverged": one.diverged} if one.diverged else {}),
-                "curve": [[step, round(error, 4)] for step, error in one.curve],
+                "curve": one.curve,
             }
             for seed, one in by_seed.items()
         },

@@ -23,6 +23,8 @@ from .definition import Run, Study
 
 log = logging.getLogger(__name__)
 
+DIGITS = 4  # of percents: what a table's JSON holds is what was there before, so the table comes out the same from it
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -86,7 +88,7 @@ def _folder_name(name: str) -> str:
 
 def _outcome(file: Path, recipe: LandmarkRecipe) -> Outcome:
     record: dict[str, Any] = json.loads(file.read_text())
-    errors = {score: float(np.mean(values)) for score, values in record["errors"].items()}
+    errors = {score: round(float(np.mean(values)), DIGITS) for score, values in record["errors"].items()}
     return Outcome(errors, _curve(recipe, file.parent), record["diverged"])
 
 
@@ -113,6 +115,6 @@ def _curve(recipe: LandmarkRecipe, folder: Path) -> list[tuple[float, float]]:
     for stage in recipe.stages:
         log_file = folder / stage.name / "log.csv"
         rows = list(csv.DictReader(log_file.open())) if log_file.is_file() else []
-        curve += [(before + float(row["step"]), float(row["val_nme"])) for row in rows]
+        curve += [(before + float(row["step"]), round(float(row["val_nme"]), DIGITS)) for row in rows]
         before = curve[-1][0] if curve else before
     return curve
